@@ -70,6 +70,7 @@ class ImageData(LightningDataModule):
         self.name = check_source(source)
         self.source, self.image_size, self.batch_size, self.valid, self.test, self.seed = source, image_size, batch_size, valid, test, seed
         self.augment, self.on_bad, self.root, self.download, self._classes, self.items = augment, on_bad, root, download, classes, None
+        self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
     def setup(self, stage: str | None = None) -> "ImageData":
         "Load, decode and split. Lightning calls it; calling it again does nothing."
@@ -106,7 +107,8 @@ class ImageData(LightningDataModule):
         "Which images are in which split: enough to check that another machine has the same."
         items = self.setup().items
         key = (lambda i: [items.keys[i], items.hashes[i]]) if items.keys else int
-        return {"source": self.name, "digest": items.digest(), "classes": items.classes, "seed": self.seed, **{s: [key(i) for i in self.parts[s]] for s in SPLITS}}
+        return {"source": self.name, "digest": items.digest(), "classes": items.classes, "spec": self.spec.to_dict(), "seed": self.seed,
+                **{s: [key(i) for i in self.parts[s]] for s in SPLITS}}
 
     # ---- what Lightning asks for
     def loader(self, part: str,  # "train", "valid" or "test"
@@ -116,9 +118,18 @@ class ImageData(LightningDataModule):
         return BatchLoader(self.images[i], self.labels[i], self.batch_size, shuffle, self.seed,
                            rank=t.global_rank if t else 0, world=t.world_size if t else 1)
 
-    def train_dataloader(self): return self.loader("train", shuffle=True)
+    def train_dataloader(self):
+        self._train = self.loader("train", shuffle=True)
+        if self._state: self._train.load_state_dict(self._state)
+        return self._train
+
     def val_dataloader(self): return self.loader("valid") if len(self.setup().parts["valid"]) else []
     def test_dataloader(self): return self.loader("test")
+
+    # Lightning would store the loader's place too, but a module that asks for `estimated_stepping_batches` makes it forget to put it back
+    def state_dict(self) -> dict: return self._train.state_dict() if self._train else {}
+    def load_state_dict(self, state: dict): self._state = state
+    def teardown(self, stage: str): self._state = {}
 
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         x, y = batch

@@ -333,11 +333,11 @@ class Context:
         self.emit("message", text=text, level=level)
 
     def report(self, done: float, total: float, **more):
-        "Progress with the seconds left. Call it as often as you like: it writes twice a second, less often after the first minutes."
+        "Progress with the seconds left. Call it as often as you like: it writes five times a second at first, less often later."
         now = time.monotonic()
         if self._first is None: self._first = now, done
         since = now - self._first[0]
-        if self._last is not None and done < total and now - self._last < min(5.0, max(0.5, since / 200)): return
+        if self._last is not None and done < total and now - self._last < min(5.0, max(0.2, since / 200)): return
         self._last, moved = now, done - self._first[1]
         left = since / moved * (total - done) if moved > 0 else None
         self.emit("progress", done=done, total=total, left_s=left and round(left, 1), **more)
