@@ -318,6 +318,10 @@ class Context:
         "Raise `JobStopped` if an end was asked for: call it wherever ending is fine."
         if self.stopping: raise JobStopped(self.why)
 
+    def wait_for_stop(self, timeout: float | None = None) -> bool:
+        "Wait until an end is asked for, at most `timeout` seconds; whether it was."
+        return self._stop.wait(timeout)
+
     def emit(self, kind: str, **fields):
         "Append an event and tell the listeners of this process."
         event = self.events.append(kind, **fields)
@@ -360,7 +364,7 @@ class Context:
         except BaseException as e:
             job.lease.release()
             raise explain(e) or e from None
-        self._catch_signals()
+        self.catch_signals()
         self._beat = threading.Thread(target=self._keep_alive, name=f"heartbeat {job.id}", daemon=True)
         self._beat.start()
         return self
@@ -416,10 +420,12 @@ class Context:
                 self._told = True
                 self.job._write(state="stopping")
 
-    def _catch_signals(self):
+    def catch_signals(self):
+        "Make Ctrl-C and SIGTERM requests to stop. To be called again by a body whose library has put handlers of its own there."
         if threading.current_thread() is not threading.main_thread(): return
         for s in (signal.SIGINT, signal.SIGTERM) if self.own_process else (signal.SIGINT,):
-            self._handlers[s] = signal.signal(s, self._on_signal)
+            was = signal.signal(s, self._on_signal)
+            self._handlers.setdefault(s, was)
 
     def _on_signal(self, number, frame):
         if number == signal.SIGINT and self.stopping:

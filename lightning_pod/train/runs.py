@@ -60,7 +60,7 @@ class FitConfig:
         return self
 
     def to_dict(self) -> dict: return asdict(self)
-    def describe(self) -> str: return self.title or f"{self.data} · {self.model} · {self.epochs} epochs"
+    def describe(self) -> str: return self.title or f"{os.path.basename(self.data)} · {self.model} · {self.epochs} epochs"
 
 def number(name: str, value, low: float, high: float, what: str = "", whole: bool = False, open: bool = False):
     "Raise `PodError` unless `value` is a number from `low` (above it, where `open`) to `high`."
