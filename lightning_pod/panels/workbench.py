@@ -52,6 +52,7 @@ def serve_body(ctx: Context):
                     "--MappingKernelManager.cull_interval=20", "--MappingKernelManager.cull_idle_timeout=60", "--show_tracebacks=True",
                     *(f"--VoilaConfiguration.extension_allowlist={e}" for e in ("@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"))])
     app.port_retries = 0
+    app.tornado_settings = {"disable_check_xsrf": True}
     ctx.catch_signals()  # Voila has put its own handlers there
     threading.Thread(target=_attend, args=(ctx, app, f"http://{host}:{port}/"), daemon=True).start()
     app.start()

@@ -1,0 +1,280 @@
+"""The workbench as a person uses it: a real server, a real browser, a kernel that is killed."""
+
+import math
+import re
+import shutil
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+from conftest import wait_for
+
+from lightning_pod.train.runs import list_runs
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync"]
+SLOW_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield b
+        b.close()
+
+
+class Bench:
+    """A running workbench: its process, its address, its kernels."""
+
+    def __init__(self, pod, *args):
+        self.process = pod.start("up", "--no-browser", "--port", "0", *args)
+        line = self.process.stdout.readline()
+        assert (m := re.search(r"http://127\.0\.0\.1:(\d+)/", line)), f"{line}\n{self.process.stderr.read()}"
+        self.url, self.port, self.ended = m[0], int(m[1]), False
+
+    def kernels(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]
+
+    def end(self, number=signal.SIGINT) -> tuple[int, str]:
+        self.ended = True  # an open page may now miss its server
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out + err
+
+
+@pytest.fixture
+def bench(pod):
+    b = Bench(pod)
+    yield b
+    if b.process.poll() is None:
+        b.end()
+
+
+@pytest.fixture
+def page(browser, bench):
+    """The workbench's page. Asking any other address than its own is an error, and so is an error in the console."""
+    context = browser.new_context(viewport={"width": 1240, "height": 860})
+    p, wrong = context.new_page(), []
+    p.set_default_timeout(SLOW_MS)
+    own = (bench.url, "data:", "blob:", f"ws://127.0.0.1:{bench.port}/")
+    p.on("request", lambda r: r.url.startswith(own) or wrong.append(r.url))
+    p.on("console", lambda m: m.type == "error" and not bench.ended and wrong.append(m.text))
+    p.on("pageerror", lambda e: wrong.append(str(e)))
+    opened(p, bench)
+    yield p
+    context.close()
+    assert not wrong, wrong
+
+
+def opened(page, bench):
+    page.goto(bench.url)
+    page.wait_for_selector(".pod-start")
+    page.wait_for_selector(".pod-chart")
+
+
+def state(page, *names):
+    page.wait_for_selector(", ".join(f".pod-badge.{n}" for n in names))
+
+
+def points(page) -> int:
+    return int(page.locator(".pod-charts").first.get_attribute("data-points"))
+
+
+def set_epochs(page, n: int):
+    readout = page.locator(".widget-slider", has_text="Epochs").locator(".widget-readout")
+    readout.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(str(n))
+    page.keyboard.press("Enter")
+
+
+def draw_zero(page):
+    pad = page.locator(".pod-pad")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x + 40, y)
+    page.mouse.down()
+    for i in range(66):
+        page.mouse.move(x + 40 * math.cos(i / 10), y + 75 * math.sin(i / 10))
+    page.mouse.up()
+
+
+def upload(page, file):
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose an image").click()
+    chooser.value.set_files(file)
+
+
+def best_class(page) -> str:
+    page.wait_for_selector(".pod-probs")
+    return page.locator(".pod-probs td.c").first.inner_text()
+
+
+def test_train_stop_resume_reload_and_draw(page, bench, tmp_path):
+    # trains, and the curve moves
+    set_epochs(page, 60)
+    page.click(".pod-start")
+    state(page, "running")
+    page.wait_for_function("Number(document.querySelector('.pod-charts').dataset.points) > 3")
+    seen = points(page)
+    page.wait_for_function(f"Number(document.querySelector('.pod-charts').dataset.points) > {seen + 5}")
+    assert "left" in page.locator(".pod-line").nth(1).inner_text()
+    # stops, with a checkpoint, and goes on
+    page.click(".pod-stop")
+    state(page, "stopped")
+    first = list_runs()[0]
+    assert first.status == "stopped" and (first.checkpoints / "last.ckpt").exists()
+    page.click(".pod-resume")
+    state(page, "running")
+    page.click(".pod-stop")
+    state(page, "stopped")
+    # trains again, to the end
+    set_epochs(page, 8)
+    page.click(".pod-start")
+    state(page, "done")
+    assert "test accuracy" in page.locator(".pod-line").nth(1).inner_text()
+    run = list_runs()[0]
+    assert run.id != first.id and run.status == "done" and run.config["epochs"] == 8
+    page.wait_for_function("Number(document.querySelector('.pod-charts').dataset.points) >= 24")
+    # a reload finds it, with its whole curve and its log
+    seen = points(page)
+    page.reload()
+    state(page, "done")
+    page.wait_for_function(f"Number(document.querySelector('.pod-charts').dataset.points) == {seen}")
+    page.get_by_text("Log", exact=True).click()
+    assert "done: " in page.locator(".pod-log").inner_text()
+    assert len(bench.kernels()) == 1, "the reloaded page's old kernel was not ended"
+    # draws a digit, and gets a table of probabilities
+    page.get_by_role("tab", name="Infer").click()
+    draw_zero(page)
+    assert best_class(page) == "0"
+    assert page.locator(".pod-probs tr").count() == 10
+    assert page.locator(".pod-seen img").get_attribute("alt") == "8 by 8 pixels"
+    # an image of the validation set, with its true class
+    page.get_by_role("tab", name="Validation set").click()
+    page.wait_for_function("document.body.innerText.includes('validation image 0 is a')")
+    # an upload that is no image, then one that is
+    page.get_by_role("tab", name="Upload").click()
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    upload(page, text)
+    page.wait_for_selector(".pod-error:has-text('notes.txt'):has-text('is not an image')")
+    from PIL import Image
+
+    from lightning_pod.core.sources import digits
+
+    d = digits()
+    Image.fromarray(d.pixels[0, ..., 0]).resize((80, 80), 0).save(tmp_path / "zero.png")
+    upload(page, tmp_path / "zero.png")
+    page.wait_for_function("document.body.innerText.includes('zero.png')")
+    page.wait_for_function("!document.querySelector('.pod-error')")
+    assert best_class(page) == str(d.labels[0])
+
+
+def test_a_killed_kernel_loses_nothing(page, bench):
+    set_epochs(page, 60)
+    page.click(".pod-start")
+    page.wait_for_function("Number(document.querySelector('.pod-charts').dataset.points) > 3")
+    (kernel,) = bench.kernels()
+    kernel.kill()
+    run = list_runs()[0]
+    had = len(run.history.points)
+    wait_for(lambda: len(run.history.points) > had, 60, "the training to go on without its page")
+    page.reload()
+    assert kernel.pid not in [k.pid for k in bench.kernels()]
+    state(page, "running")
+    page.wait_for_function(f"Number(document.querySelector('.pod-charts').dataset.points) > {had}")
+    page.click(".pod-stop")
+    state(page, "stopped")
+
+
+def test_what_is_wrong_is_said_on_the_page(page, bench):
+    field = page.locator("input[list]")
+    for value, words in (("digitz", "Did you mean 'digits'?"), ("no/such/folder", "no such folder")):
+        field.fill(value)
+        field.press("Tab")
+        page.click(".pod-start")
+        page.wait_for_selector(f".pod-error:has-text(\"{words}\")")
+    assert not list_runs()
+    # a run that fails says why, and the page is as alive as before
+    empty = bench_folder_with_one_class()
+    field.fill(str(empty))
+    field.press("Tab")
+    page.click(".pod-start")
+    state(page, "failed")
+    page.wait_for_selector(".pod-error:has-text('a classifier needs at least 2')")
+    field.fill("digits")
+    field.press("Tab")
+    set_epochs(page, 1)
+    page.click(".pod-start")
+    state(page, "done")
+
+
+def bench_folder_with_one_class():
+    from PIL import Image
+
+    from lightning_pod.core.config import workspace
+
+    folder = workspace().path / "one class"
+    (folder / "cat").mkdir(parents=True)
+    for i in range(4):
+        Image.new("L", (8, 8), i).save(folder / "cat" / f"{i}.png")
+    return folder
+
+
+def test_ctrl_c_ends_everything_it_started(page, bench, pod):
+    set_epochs(page, 60)
+    page.click(".pod-start")
+    page.wait_for_function("Number(document.querySelector('.pod-charts').dataset.points) > 3")
+    run, kernels = list_runs()[0], bench.kernels()
+    listed = {j["kind"]: j for j in pod.json("ps")}
+    assert set(listed) == {"workbench", "fit"} and "%" in listed["fit"]["progress"]
+    code, said = bench.end()
+    assert code == 0 and "Traceback" not in said and f"pod resume {run.id}" in said
+    assert run.status == "stopped" and (run.checkpoints / "last.ckpt").exists()
+    wait_for(lambda: not any(k.is_running() for k in kernels), 10, "the kernels to end")
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", bench.port))
+    assert pod.json("ps") == []
+
+
+def test_detached_trainings_outlive_the_workbench(pod):
+    bench = Bench(pod, "--detach")
+    from lightning_pod.core.job import jobs
+    from lightning_pod.train.runs import FitConfig, Run
+
+    parent = next(j for j in jobs() if j.info["kind"] == "workbench")
+    run = Run.create(pod.workspace / "runs", "fit", "lightning_pod.train.fit:fit_body", FitConfig(epochs=40).to_dict())
+    run._write(parent=str(parent.path))
+    run.start()
+    wait_for(lambda: run.history.progress, 60, "progress")
+    code, said = bench.end(signal.SIGTERM)
+    assert code == 0 and run.status == "running" and "goes on" in said
+    assert run.stop() == "stopped"
+
+
+def test_a_port_that_is_taken(pod, bench):
+    for args, words in ((["--port", bench.port], "is up already"), (["--port", "70000"], "port=70000")):
+        p = pod("up", "--no-browser", *args, code=2)
+        assert words in p.stderr and "Traceback" not in p.stderr
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        p = pod("up", "--no-browser", "--port", s.getsockname()[1], code=2)
+        assert "is taken by another program" in p.stderr and "--port" in p.stderr
+
+
+def test_pod_stop_ends_a_workbench(pod, bench):
+    began = time.monotonic()
+    (job,) = pod.json("ps")
+    assert pod.json("stop", job["id"])[0]["status"] == "stopped"
+    assert bench.process.wait(30) == 0 and time.monotonic() - began < 30
