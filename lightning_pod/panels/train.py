@@ -52,7 +52,8 @@ class RunView(w.VBox):
     def __init__(self):
         self.run, self.status = None, ""
         self.head, self.bar, self.curves, self.log_view = w.HTML(), w.HTML(), Curves(charts=run_charts([])), w.HTML()
-        super().__init__([self.head, self.bar, self.curves, w.Accordion([self.log_view], titles=["Log"], selected_index=None)])
+        note = hint("train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run")
+        super().__init__([self.head, self.bar, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)])
         self.show(None)
 
     def show(self, run: Run | None):
@@ -108,7 +109,7 @@ class TrainPanel(w.VBox):
                 ):
         self.where = where if isinstance(where, Workspace) else workspace(where)
         self.settings, self.view, self.error = Settings(self.where), RunView(), w.HTML()
-        button = {"layout": {"width": "auto", "flex": "1"}}
+        button = {"layout": {"width": "auto", "flex": "1 1 auto"}}
         self.start = w.Button(description="Start training", button_style="primary", **button)
         self.stop = w.Button(description="Stop", disabled=True, tooltip="ends at the next batch, with a checkpoint", **button)
         self.go_on = w.Button(description="Resume", disabled=True, tooltip="goes on where it stopped", **button)
