@@ -79,6 +79,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'lightning_pod/core/config.py'),
                                            'lightning_pod.core.config.replacing': ( 'core/config.html#replacing',
                                                                                     'lightning_pod/core/config.py'),
+                                           'lightning_pod.core.config.share_cores': ( 'core/config.html#share_cores',
+                                                                                      'lightning_pod/core/config.py'),
                                            'lightning_pod.core.config.unknown': ( 'core/config.html#unknown',
                                                                                   'lightning_pod/core/config.py'),
                                            'lightning_pod.core.config.workspace': ( 'core/config.html#workspace',

@@ -218,7 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] in ("-V", "--version"):
         from lightning_pod import __version__
         print(f"lightning_pod {__version__}"); return 0
-    from lightning_pod.core.config import explain, unknown
+    from lightning_pod.core.config import explain, share_cores, unknown
+    share_cores()
     try:
         if argv[0] not in VERBS: raise unknown("verb", argv[0], VERBS)
         return VERBS[argv[0]](argv[1:])

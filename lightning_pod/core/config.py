@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PodError', 'unknown', 'explain', 'optional', 'Workspace', 'workspace', 'cache_folder', 'replacing', 'write_text',
-           'write_json', 'read_json', 'asset']
+           'write_json', 'read_json', 'share_cores', 'asset']
 
 # %% ../../nbs/core/00_config.ipynb #485ef7c3
 import contextlib, difflib, errno, importlib, json, os, tempfile
@@ -120,6 +120,11 @@ def read_json(path: str | os.PathLike, default: Any = None) -> Any:
     "The value in a JSON file, or `default` where there is no such file."
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError: return default
+
+# %% ../../nbs/core/00_config.ipynb #867e4960
+def share_cores():
+    "Let idle OpenMP threads sleep soon. Has an effect only before torch is imported; a GOMP_SPINCOUNT that is set already stays."
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # %% ../../nbs/core/00_config.ipynb #a08dbdc1
 def asset(*parts: str) -> Path:

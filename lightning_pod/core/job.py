@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from .config import PodError, Workspace, explain, read_json, unknown, workspace, write_json, write_text
+from .config import PodError, Workspace, explain, read_json, share_cores, unknown, workspace, write_json, write_text
 
 # %% ../../nbs/core/02_job.ipynb #9509a71f
 _FLOCK = "hhqqi" if sys.platform.startswith("linux") else "qqihh"  # struct flock: Linux, macOS
@@ -446,6 +446,7 @@ class Context:
 # %% ../../nbs/core/02_job.ipynb #669bc2c5
 def run_folder(path: str) -> int:
     "The main function of a Job's own process: its exit code is 0 done, 1 failed, 2 called wrongly, 130 stopped."
+    share_cores()
     job = Job(path)
     os.environ["POD_JOB"] = str(job.path)
     try: job.run(own_process=True)
