@@ -43,7 +43,8 @@ def _say(value, as_json: bool, text: Callable[[], str] | str):
 def _table(rows: list[dict], empty: str) -> str:
     "Rows of equal keys as aligned columns."
     if not rows: return empty
-    cells = [[k for k in rows[0]], *[["" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]]
+    names = list(dict.fromkeys(k for r in rows for k in r))
+    cells = [names, *[["" if (v := r.get(k)) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for k in names] for r in rows]]
     widths = [max(len(r[i]) for r in cells) for i in range(len(cells[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in cells)
 

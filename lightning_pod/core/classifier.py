@@ -84,7 +84,9 @@ class Classifier(LightningModule):
         opt = torch.optim.AdamW(groups, lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps): return opt  # no end is known: a constant rate
-        return [opt], [{"scheduler": torch.optim.lr_scheduler.OneCycleLR(opt, self.hparams.lr, total_steps=max(int(steps), 2), pct_start=0.25), "interval": "step"}]
+        total = max(int(steps), 2)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(opt, self.hparams.lr, total_steps=total, pct_start=0.25 if total != 4 else 0.5)  # a rise of one step has no slope
+        return [opt], [{"scheduler": cycle, "interval": "step"}]
 
     @torch.inference_mode()
     def probabilities(self, pixels: np.ndarray,  # [N, H, W, C] uint8

@@ -97,6 +97,7 @@ def replacing(path: str | os.PathLike,  # the file to be written
     try:
         yield Path(tmp)
         os.chmod(tmp, 0o666 & ~_umask())
+        with open(tmp, "rb") as f: os.fsync(f.fileno())  # a power cut must not leave the new name on an empty file
         os.replace(tmp, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError): os.unlink(tmp)

@@ -8,6 +8,7 @@ __all__ = ['BatchLoader', 'ImageData', 'show_batch']
 # %% ../../nbs/core/06_data.ipynb #364d6990
 import base64, io, os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,19 +27,21 @@ class BatchLoader:
                  labels: Tensor,  # [N] int64
                  batch_size: int = 256, shuffle: bool = False, seed: int = 0,
                  rank: int = 0, world: int = 1,  # this process and how many there are
+                 index: Tensor | None = None,  # [M]: which of them; default: all
                 ):
+        self.index = torch.arange(len(labels)) if index is None else index
         self.images, self.labels, self.batch_size, self.shuffle, self.seed, self.rank, self.world = images, labels, batch_size, shuffle, seed, rank, world
         self.epoch = self.batch = 0  # what the next batch will be
         self._go_on = False  # a state was loaded: the next iteration begins in mid-epoch
 
-    def __len__(self) -> int: return -(-(len(self.labels) // self.world if self.shuffle else len(self.labels)) // self.batch_size)
+    def __len__(self) -> int: return -(-(len(self.index) // self.world if self.shuffle else len(self.index)) // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
         "The indices of this process in an epoch."
-        n = len(self.labels)
-        if not self.shuffle: return torch.arange(n)
+        n = len(self.index)
+        if not self.shuffle: return self.index
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(n, generator=g)[self.rank::self.world][:n // self.world]
+        return self.index[torch.randperm(n, generator=g)[self.rank::self.world][:n // self.world]]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.batch and not self._go_on: self.epoch, self.batch = self.epoch + 1, 0  # the last iteration was broken off
@@ -57,7 +60,7 @@ class ImageData(LightningDataModule):
     def __init__(self, source="digits",  # a name, a folder of class folders, (images, labels), "store:NAME[@version]"
                  *, image_size: int | tuple[int, int] | None = None,  # side, or (height, width), in pixels; default: as the images are
                  batch_size: int | None = None,  # samples; default: 256, fewer for small sets
-                 valid: float = 0.1,  # share of the training part, where the source has no validation set
+                 valid: float = 0.1,  # share of all images, where the source has no validation set
                  test: float = 0.1,  # share of all, where the source has no test set
                  seed: int = 0,  # of the split and the order
                  augment="auto",  # "auto", "none" or an Augment
@@ -70,20 +73,21 @@ class ImageData(LightningDataModule):
         self.name = check_source(source)
         self.source, self.image_size, self.batch_size, self.valid, self.test, self.seed = source, image_size, batch_size, valid, test, seed
         self.augment, self.on_bad, self.root, self.download, self._classes, self.items = augment, on_bad, root, download, classes, None
+        self.on_progress = None  # called with (done, total) while files are decoded
         self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
     def setup(self, stage: str | None = None) -> "ImageData":
         "Load, decode and split. Lightning calls it; calling it again does nothing."
         if self.items is not None: return self
-        items, self.left_out = load(self.source, self.root, self.download, self._classes), []
-        if items.pixels is None: items, self.left_out = decode(items, self.image_size, self.on_bad)
-        elif self.image_size is not None: items.pixels = self._resized(items)
+        items, self.left_out = load(self.source, self.root, self.download, self._classes, self.image_size), []
+        if items.pixels is None: items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress)
+        elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
         self.items, self.parts = items, split(items, self.valid, self.test, self.seed)
         self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
         self.augmentation = make_augment(self.augment, items.glyphs)
         h, w, c = items.pixels.shape[1:]
         self.spec = ImageSpec(h, w, c)
-        self.images = torch.from_numpy(np.ascontiguousarray(items.pixels.transpose(0, 3, 1, 2)))
+        self.images = torch.from_numpy(np.ascontiguousarray(items.pixels)).permute(0, 3, 1, 2)  # a view: the pixels are held once
         self.labels = torch.from_numpy(items.labels)
         return self
 
@@ -114,9 +118,8 @@ class ImageData(LightningDataModule):
     def loader(self, part: str,  # "train", "valid" or "test"
                shuffle: bool = False) -> BatchLoader:
         "The batches of a split, uint8."
-        i, t = torch.from_numpy(self.setup().parts[part]), self.trainer
-        return BatchLoader(self.images[i], self.labels[i], self.batch_size, shuffle, self.seed,
-                           rank=t.global_rank if t else 0, world=t.world_size if t else 1)
+        index, t = torch.from_numpy(self.setup().parts[part]), self.trainer
+        return BatchLoader(self.images, self.labels, self.batch_size, shuffle, self.seed, t.global_rank if t else 0, t.world_size if t else 1, index)
 
     def train_dataloader(self):
         self._train = self.loader("train", shuffle=True)
@@ -174,7 +177,8 @@ def show_batch(self, n: int = 16,  # how many images
     "A grid of images with their labels."
     import matplotlib.pyplot as plt
     if part not in SPLITS: raise PodError(f"part={part!r}: expected one of {', '.join(SPLITS)}")
-    images, labels = next(iter(BatchLoader(*(t[torch.from_numpy(self.setup().parts[part])] for t in (self.images, self.labels)), n, shuffle=True, seed=self.seed)))
+    index = torch.from_numpy(self.setup().parts[part])
+    images, labels = next(iter(BatchLoader(self.images, self.labels, n, shuffle=True, seed=self.seed, index=index)))
     x = images.float() / 255
     if augmented: x = self.augmentation(x, torch.Generator().manual_seed(self.seed))
     cols = min(8, len(x))

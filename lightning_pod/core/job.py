@@ -7,7 +7,7 @@ __all__ = ['ENDED', 'HEARTBEAT_S', 'DEAD_AFTER_S', 'Lease', 'EventWriter', 'Even
            'JobStopped', 'Context', 'run_folder', 'jobs', 'find_job', 'count_body', 'stubborn_body']
 
 # %% ../../nbs/core/02_job.ipynb #6645c86e
-import contextlib, fcntl, json, math, os, secrets, signal, socket, struct, subprocess, sys, threading, time, traceback
+import contextlib, fcntl, json, math, os, secrets, shutil, signal, socket, struct, subprocess, sys, threading, time, traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib import import_module
@@ -131,7 +131,8 @@ class JobView:
     @property
     def info(self) -> dict:
         "`status.json`, its `state` checked against the lock."
-        info = read_json(self.path / "status.json") or {"state": "died", "message": "its folder is gone"}
+        try: info = read_json(self.path / "status.json") or {"kind": "?", "state": "died", "message": "its folder is gone"}
+        except ValueError: return {"kind": "?", "state": "died", "message": "its status.json can't be read"}
         if info["state"] in ("starting", "running", "stopping") and not self._alive(info):
             again = read_json(self.path / "status.json", info)  # it may have ended between the two looks
             if again["state"] != info["state"]: return again
@@ -149,18 +150,21 @@ class JobView:
         if self.lease.holder() is not None: return True
         if info.get("host", socket.gethostname()) != socket.gethostname(): return self.lease.age() < DEAD_AFTER_S
         if info["state"] != "starting": return False
-        pid = read_json(self.path / "spawned.json", {}).get("pid")
-        if pid is None: return time.time() - info["changed"] < DEAD_AFTER_S
-        return _process_alive(pid)
+        spawned = read_json(self.path / "spawned.json", {})
+        if not spawned: return time.time() - info["changed"] < DEAD_AFTER_S
+        return _process_alive(**spawned)
 
     def __repr__(self): return f"{type(self).__name__}({self.id!r}, {self.info.get('kind')}, {self.status})"
 
 # %% ../../nbs/core/02_job.ipynb #a25e16ba
 _spawned: dict[int, subprocess.Popen] = {}  # our own children, to be asked whether they ended
 
-def _process_alive(pid: int) -> bool:
+def _process_alive(pid: int, born: float | None = None) -> bool:
+    "Whether the process `pid` lives, and is the one that was born then: numbers are used again."
     if pid in _spawned: return _spawned[pid].poll() is None
-    with contextlib.suppress(psutil.Error): return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.Error):
+        p = psutil.Process(pid)
+        return p.status() != psutil.STATUS_ZOMBIE and (born is None or abs(p.create_time() - born) < 1)
     return False
 
 # %% ../../nbs/core/02_job.ipynb #4cc79d5c
@@ -188,28 +192,28 @@ class Job(JobView):
             write_json(draft / "status.json", dict(id=id, kind=kind, state="created", title=title, body=body, parent=os.environ.get("POD_JOB"),
                                                    created=time.time(), changed=time.time(), attempt=0))
             draft.rename(folder / id)
-        except OSError as e:
-            import shutil
+        except BaseException as e:
             shutil.rmtree(draft, ignore_errors=True)
             raise explain(e) or e from None
         return cls(folder / id)
 
     def _write(self, **changes):
         "Change `status.json`. Only the holder of the lock, or who has made sure that there is none, may do so."
-        write_json(self.path / "status.json", _plain({**read_json(self.path / "status.json"), **changes, "changed": time.time()}))
+        if (was := read_json(self.path / "status.json")) is None: raise PodError(f"the folder of {self.id} is gone: '{self.path}'")
+        write_json(self.path / "status.json", _plain({**was, **changes, "changed": time.time()}))
 
     def start(self) -> "Job":
         "Run the body in a process of its own, which outlives this one. Returns at once."
         self._may_start()
         (self.path / "stop").unlink(missing_ok=True)
         (self.path / "spawned.json").unlink(missing_ok=True)
-        self._write(state="starting", host=socket.gethostname())
+        self._write(state="starting", host=socket.gethostname(), pid=None, own_process=True, parent=os.environ.get("POD_JOB"))
         code = "import sys; from lightning_pod.core.job import run_folder; sys.exit(run_folder(sys.argv[1]))"
         with open(self.path / "log.txt", "ab") as log:
             p = subprocess.Popen([sys.executable, "-P", "-c", code, str(self.path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                  start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         _spawned[p.pid] = p
-        write_json(self.path / "spawned.json", {"pid": p.pid})
+        with contextlib.suppress(psutil.Error): write_json(self.path / "spawned.json", {"pid": p.pid, "born": psutil.Process(p.pid).create_time()})
         return self
 
     def _may_start(self):
@@ -249,7 +253,8 @@ class Job(JobView):
         if info["state"] in ENDED: return info["state"]
         if info["host"] != socket.gethostname(): raise PodError(f"{self.id} runs on {info['host']}: kill it there")
         if not info.get("own_process"): raise PodError(f"{self.id} runs inside another program (process {info.get('pid')}), which isn't killed for it")
-        _kill_tree(info["pid"])
+        pid = self.lease.holder() or read_json(self.path / "spawned.json", {}).get("pid")  # an old status may name a process that is somebody else by now
+        if pid: _kill_tree(pid)
         with contextlib.suppress(TimeoutError): self.wait(5)
         if self.status == "died": self._write(state="stopped", ended=time.time(), message=message)
         return self.status
@@ -408,6 +413,7 @@ class Context:
         beaten = 0.0
         while not self._over.wait(0.2):
             with contextlib.suppress(OSError):
+                if not (self.path / "status.json").exists(): self.request_stop("its folder is gone"); continue
                 if (self.path / "stop").exists(): self.request_stop((read_json(self.path / "stop") or {}).get("why", "stop"))
                 self._tell_stopping()
                 if time.monotonic() - beaten > HEARTBEAT_S:
@@ -423,15 +429,14 @@ class Context:
     def catch_signals(self):
         "Make Ctrl-C and SIGTERM requests to stop. To be called again by a body whose library has put handlers of its own there."
         if threading.current_thread() is not threading.main_thread(): return
-        for s in (signal.SIGINT, signal.SIGTERM) if self.own_process else (signal.SIGINT,):
+        for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if self.own_process else (signal.SIGINT,):
+            if s == signal.SIGHUP and signal.getsignal(s) == signal.SIG_IGN: continue  # nohup
             was = signal.signal(s, self._on_signal)
             self._handlers.setdefault(s, was)
 
     def _on_signal(self, number, frame):
-        if number == signal.SIGINT and self.stopping:
-            self._restore_signals()
-            raise KeyboardInterrupt
-        self.request_stop("interrupt" if number == signal.SIGINT else "terminated by a signal")
+        if number == signal.SIGINT and self.stopping: raise KeyboardInterrupt
+        self.request_stop({signal.SIGINT: "interrupt", signal.SIGHUP: "its terminal was closed"}.get(number, "terminated by a signal"))
 
     def _restore_signals(self):
         while self._handlers: signal.signal(*self._handlers.popitem())

@@ -71,7 +71,7 @@ TORCHVISION: dict[str, dict] = {
     "OxfordIIITPet": {"train": dict(split="trainval"), "test": dict(split="test")},
     "Imagenette": _VAL, "ImageNet": _VAL, "Places365": {"train": dict(split="train-standard", small=True), "test": dict(split="val", small=True)},
     "INaturalist": {"train": dict(version="2021_train_mini"), "test": dict(version="2021_valid")},
-    "Omniglot": {"train": dict(background=True), "test": dict(background=False)},
+    "Omniglot": {None: dict(background=True)},  # its other half holds other characters
     "Caltech101": _WHOLE, "Caltech256": _WHOLE, "EuroSAT": _WHOLE, "SEMEION": _WHOLE,
     "FakeData": {"train": dict(size=1000, image_size=(3, 32, 32)), "test": dict(size=200, image_size=(3, 32, 32), random_offset=1000)},
 }
@@ -82,6 +82,7 @@ NAMES = ("digits", *TORCHVISION)  # what `ImageData` knows by name
 def torchvision_set(name: str,  # a key of TORCHVISION
                     root: str | os.PathLike | None = None,  # where its files are or go; default: the download cache
                     download: bool = True,  # fetch what is missing
+                    image_size: int | tuple[int, int] | None = None,  # for sets of photographs
                    ) -> Items:
     "A classification set of torchvision, with its official splits. Raises `PodError` when it isn't there and can't be fetched."
     if name not in TORCHVISION: raise unknown("torchvision set", name, TORCHVISION)
@@ -96,7 +97,7 @@ def torchvision_set(name: str,  # a key of TORCHVISION
             parts[split] = make(**where, **kw, **({"download": download} if takes_download else {}))
         except (RuntimeError, OSError) as e: raise _unavailable(name, root, download and takes_download, e) from e
         except ImportError as e: raise PodError(f"{name} needs another package: {e}") from e
-    return _from_torchvision(name, parts)
+    return _from_torchvision(name, parts, image_size)
 
 def _unavailable(name: str, root: Path, download: bool, e: Exception) -> PodError:
     "torchvision's error together with what to do about it."
@@ -107,31 +108,31 @@ def _unavailable(name: str, root: Path, download: bool, e: Exception) -> PodErro
     return PodError(f"{name} is not in '{root}' and could not be {'downloaded' if download else 'read'} ({said}): {do}")
 
 # %% ../../nbs/core/03_sources.ipynb #bd294969
-def _from_torchvision(name: str, parts: dict) -> Items:
+def _from_torchvision(name: str, parts: dict, image_size=None) -> Items:
     "The torchvision data sets of one name, by split, as `Items`."
-    pixels, labels, split, first = [], [], [], next(iter(parts.values()))
+    pixels, labels, split, first, spec = [], [], [], next(iter(parts.values())), None
     for s, ds in parts.items():
         data, targets = getattr(ds, "data", None), getattr(ds, "targets", getattr(ds, "labels", None))
         if data is not None and targets is not None and getattr(data, "ndim", 0) in (3, 4) and len(data) == len(targets):
             a = np.asarray(data)
             if a.ndim == 4 and a.shape[1] in (1, 3) and a.shape[3] not in (1, 3): a = a.transpose(0, 2, 3, 1)
             pixels.append(a if a.ndim == 4 else a[..., None])
-            labels.append(np.asarray(targets, dtype=np.int64))
+            t = np.asarray(targets, dtype=np.int64)
+            labels.append(t[:, 0] if t.ndim == 2 else t)  # QMNIST gives more than the class
         else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool: pairs = list(pool.map(ds.__getitem__, range(len(ds))))
-            pixels.append([image for image, _ in pairs])
-            labels.append(np.array([int(t) for _, t in pairs]))
+            if spec is None:
+                some = [first[i][0] for i in range(0, len(first), max(1, len(first) // 200))]
+                spec = choose_spec([im.size for im in some], all(im.mode in ("L", "1", "I;16") for im in some), image_size)
+            def one(i): return (spec(sample[0]), int(sample[1])) if (sample := ds[i]) else None
+            workers = 1 if name == "FakeData" else os.cpu_count()  # it draws from torch's global generator
+            with ThreadPoolExecutor(workers) as pool: pairs = list(pool.map(one, range(len(ds))))
+            pixels.append(np.stack([image for image, _ in pairs]))
+            labels.append(np.array([t for _, t in pairs]))
         split += [s] * len(labels[-1])
     labels = np.concatenate(labels)
     classes = list(getattr(first, "classes", getattr(first, "categories", [str(i) for i in range(int(labels.max()) + 1)])))
     classes = [" ".join(c) if isinstance(c, (list, tuple)) else str(c) for c in classes]
-    if not all(isinstance(p, np.ndarray) for p in pixels): pixels = [_same_size([im for p in pixels for im in p])]
     return Items(name, classes, labels, np.concatenate(pixels), split=None if None in parts else np.array(split), glyphs=name in _GLYPHS)
-
-def _same_size(images: list) -> np.ndarray:
-    "PIL images of any sizes as [N, H, W, 3] uint8, at the size that most of them have."
-    spec = choose_spec([im.size for im in images], grey=all(im.mode in ("L", "1", "I;16") for im in images))
-    with ThreadPoolExecutor(os.cpu_count()) as pool: return np.stack(list(pool.map(spec, images)))
 
 # %% ../../nbs/core/03_sources.ipynb #e2f3b5e9
 def choose_spec(sizes: Sequence[tuple[int, int]],  # (width, height) of the images
@@ -164,8 +165,12 @@ def folder(path: str | os.PathLike,  # holds one folder per class, or train/ val
     root = Path(path).expanduser().absolute()
     if not root.exists(): raise PodError(f"no such folder: '{path}'")
     if not root.is_dir(): raise PodError(f"'{path}' is a file: expected a folder that holds one folder per class")
-    tops = _subfolders(root)
-    given = bool(tops) and all(p.name.lower() in _SPLIT_NAMES for p in tops)
+    tops = [p for p in _subfolders(root) if _images(p)]
+    parts = [p.name for p in tops if p.name.lower() in _SPLIT_NAMES]
+    given = bool(parts) and len(parts) == len(tops)
+    if "train" in map(str.lower, parts) and not given:
+        others = [p.name for p in tops if p.name not in parts]
+        raise PodError(f"'{path}' holds splits ({', '.join(parts)}) beside other folders with images ({', '.join(others)}): keep one or the other")
     rows = [(f, c.name, split) for top in (tops if given else [root]) for split in [_SPLIT_NAMES[top.name.lower()] if given else None]
             for c in _subfolders(top) for f in _images(c)]
     if not rows:
@@ -216,8 +221,10 @@ def _read(file: Path, spec: ImageSpec) -> tuple[np.ndarray, str] | ImageError:
     try:
         data = file.read_bytes()
         return spec(data), hashlib.blake2b(data, digest_size=8).hexdigest()
-    except ImageError as e: return ImageError(str(e).replace(f"an upload of {len(data):,} bytes", repr(str(file))))
-    except OSError as e: return ImageError(f"'{file}' can't be read: {e.strerror}")
+    except ImageError as e:
+        text = str(e).replace(f"an upload of {len(data):,} bytes", repr(str(file)))
+        return ImageError(text if str(file) in text else f"'{file}': {text}")
+    except OSError as e: return ImageError(f"'{file}' can't be read: {e.strerror or e}")
 
 def _damaged(items: Items, results: list, total: int) -> PodError:
     bad = [str(r) for r in results if isinstance(r, ImageError)]
@@ -231,7 +238,9 @@ def arrays(images,  # [N, H, W], [N, H, W, C] or [N, C, H, W]: uint8, or float i
            classes: Sequence[str] | None = None,  # names in the order of the integers
           ) -> Items:
     "Images and labels that are in memory already. Raises `PodError` for a shape, range or length that makes no sense."
-    a, l = np.asarray(images), np.asarray(labels)
+    classes = None if classes is None else [str(c) for c in classes]
+    try: a, l = np.asarray(images), np.asarray(labels)
+    except ValueError as e: raise PodError(f"images or labels are no regular array ({e}): bring the images to one size first") from e
     if a.ndim == 3: a = a[..., None]
     if a.ndim == 4 and a.shape[3] not in (1, 3) and a.shape[1] in (1, 3): a = a.transpose(0, 2, 3, 1)
     if a.ndim != 4 or a.shape[3] not in (1, 3):
@@ -252,7 +261,7 @@ def arrays(images,  # [N, H, W], [N, H, W, C] or [N, C, H, W]: uint8, or float i
 
 # %% ../../nbs/core/03_sources.ipynb #c9aa46b1
 def split(items: Items,
-          valid: float = 0.1,  # share of the training part
+          valid: float = 0.1,  # share of the whole; of the training part, where the source has a test set
           test: float = 0.1,  # share of the whole; unused where the source has a test set
           seed: int = 0,
          ) -> dict[str, np.ndarray]:  # sorted indices of train, valid, test
@@ -272,7 +281,7 @@ def split(items: Items,
 def _take(rng, pool: np.ndarray, labels: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarray]:
     "About `n` of `pool`, from each class its share; what is left."
     taken, share, owed = [], n / len(pool), 0.0
-    for c in np.unique(labels[pool]):
+    for c in rng.permutation(np.unique(labels[pool])):  # in tiny sets no class is always the one that is left out
         of_class = rng.permutation(pool[labels[pool] == c])
         owed += share * len(of_class)  # what rounding left over goes to the next class
         k = min(round(owed), len(of_class) - 1)
@@ -297,6 +306,7 @@ def check_source(source) -> str:
 def load(source="digits",  # a name of NAMES, a folder, (images, labels), or "prefix:…"
          root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's
          classes: Sequence[str] | None = None,  # for arrays
+        image_size: int | tuple[int, int] | None = None,  # for torchvision's photographs
         ) -> Items:
     "The items of any source. Raises `PodError` for one that is unknown, missing, empty or of one class."
     check_source(source)
@@ -305,5 +315,5 @@ def load(source="digits",  # a name of NAMES, a folder, (images, labels), or "pr
     prefix = str(source).partition(":")[0]
     if isinstance(source, str) and prefix in RESOLVERS: return RESOLVERS[prefix](source)
     if source == "digits": return digits()
-    if isinstance(source, str) and source in TORCHVISION: return torchvision_set(source, root, download)
+    if isinstance(source, str) and source in TORCHVISION: return torchvision_set(source, root, download, image_size)
     return folder(source)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'Curves', 'run_charts', 'Pad', 'ink_box', 'ink_share', 'centre', 'style', 'error_html', 'heading',
-           'hint', 'picture', 'probability_table', 'Ticker', 'guarded', 'fill']
+           'hint', 'picture', 'probability_table', 'sentence', 'Ticker', 'guarded', 'fill']
 
 # %% ../../nbs/panels/50_base.ipynb #11c3d78f
 import base64, html, io, threading, time
@@ -103,27 +103,37 @@ def probability_table(probabilities: dict[str, float], most: int = 10) -> str:
     return f'<table class="pod-probs">{rows}</table>{more}'
 
 # %% ../../nbs/panels/50_base.ipynb #b0eae5a8
+def sentence(e: Exception) -> str:
+    "What to show of an error: a `PodError`'s sentence, anything else with its type."
+    return str(explain(e) or f"{type(e).__name__}: {e}")
+
 class Ticker:
-    "Calls `tick` every `every` seconds until `stop()`; errors go to `on_error`."
-    def __init__(self, tick: Callable[[], None], on_error: Callable[[str], None], every: float = 0.4):
-        self.tick, self.on_error, self.every, self._over = tick, on_error, every, threading.Event()
+    "Calls `tick`, holding `lock`, every `every` seconds until `stop()`; errors go to `on_error`, and \"\" when all is well again."
+    def __init__(self, tick: Callable[[], None], on_error: Callable[[str], None], lock: threading.RLock, every: float = 0.4):
+        self.tick, self.on_error, self.lock, self.every, self._over = tick, on_error, lock, every, threading.Event()
         threading.Thread(target=self._loop, name="panel", daemon=True).start()
 
     def _loop(self):
+        failed = False
         while not self._over.is_set():
-            try: self.tick()
-            except Exception as e: self.on_error(str(explain(e) or f"{type(e).__name__}: {e}"))
+            try:
+                with self.lock: self.tick()
+                if failed: failed = self.on_error("")
+            except Exception as e:
+                failed = True
+                self.on_error(sentence(e))
             self._over.wait(self.every)
 
     def stop(self): self._over.set()
 
 # %% ../../nbs/panels/50_base.ipynb #7452cbb9
-def guarded(show_error: Callable[[str], None], f: Callable) -> Callable:
-    "`f` as a handler of widget events: a `PodError` is shown as its sentence, anything else with its type; success clears the error."
+def guarded(show_error: Callable[[str], None], f: Callable, lock: threading.RLock) -> Callable:
+    "`f` as a handler of widget events, holding `lock`: what it raises is shown, success clears the error."
     def handler(*_):
         show_error("")
-        try: f()
-        except Exception as e: show_error(str(explain(e) or f"{type(e).__name__}: {e}"))
+        try:
+            with lock: f()
+        except Exception as e: show_error(sentence(e))
     return handler
 
 # %% ../../nbs/panels/50_base.ipynb #eb67b38a

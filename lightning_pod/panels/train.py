@@ -6,7 +6,7 @@
 __all__ = ['MODELS', 'Settings', 'RunView', 'TrainPanel']
 
 # %% ../../nbs/panels/52_train.ipynb #c4e3c314
-import html
+import html, threading
 
 import ipywidgets as w
 
@@ -88,9 +88,9 @@ class RunView(w.VBox):
                           + (error_html(info.get("message") or "") if state in ("failed", "died") else ""))
 
     def _ending(self, info: dict) -> str:
-        m = self.run.summary
+        m = (info.get("result") or {}).get("metrics") or (self.history.rows[-1] if self.history.rows else {})
         shown = " · ".join(f"{label} {100 * m[k]:.2f} %" for k, label in (("valid_acc", "validation accuracy"), ("test_acc", "test accuracy")) if m.get(k) is not None)
-        took = f" · {duration(self.run.seconds)}" if self.run.seconds else ""
+        took = f" · {duration(info['result']['seconds'])}" if info.get("result") else ""
         why = f" · {info['message']}" if info["state"] == "stopped" and info.get("message") else ""
         return (shown or "no epoch was finished") + took + why
 
@@ -108,16 +108,16 @@ class TrainPanel(w.VBox):
                  watch: bool = True,  # keep in step by itself
                 ):
         self.where = where if isinstance(where, Workspace) else workspace(where)
-        self.settings, self.view, self.error = Settings(self.where), RunView(), w.HTML()
+        self.settings, self.view, self.error, self.lock = Settings(self.where), RunView(), w.HTML(), threading.RLock()
         button = {"layout": {"width": "auto", "flex": "1 1 auto"}}
         self.start = w.Button(description="Start training", button_style="primary", **button)
         self.stop = w.Button(description="Stop", disabled=True, tooltip="ends at the next batch, with a checkpoint", **button)
         self.go_on = w.Button(description="Resume", disabled=True, tooltip="goes on where it stopped", **button)
         self.choice = w.Dropdown(description="Run", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "36px"})
         for b, f, name in ((self.start, self._start, "pod-start"), (self.stop, self._stop, "pod-stop"), (self.go_on, self._resume, "pod-resume")):
-            b.on_click(guarded(self.show_error, f))
+            b.on_click(guarded(self.show_error, f, self.lock))
             b.add_class(name)
-        self.choice.observe(lambda c: None if self.choice.filling else self._look_at(c["new"]), "value")
+        self.choice.observe(guarded(self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock), "value")
         side = w.VBox([heading("New training"), self.settings, w.HBox([self.start, self.stop, self.go_on]), self.error])
         main = w.VBox([self.choice, self.view])
         side.add_class("pod-side"); main.add_class("pod-main")
@@ -126,7 +126,11 @@ class TrainPanel(w.VBox):
         self.add_class("pod")
         self._known, self._shown_error = None, ""
         self.refresh(first=True)
-        self.ticker = Ticker(self.tick, self.show_error) if watch else None
+        self.ticker = Ticker(self.tick, self.show_error, self.lock) if watch else None
+
+    def close(self):
+        if self.ticker: self.ticker.stop()
+        super().close()
 
     def show_error(self, text: str):
         if text != self._shown_error: self._shown_error, self.error.value = text, error_html(text)

@@ -6,7 +6,7 @@
 __all__ = ['duration', 'History', 'ProgressLine']
 
 # %% ../../nbs/train/19_progress.ipynb #c503d51d
-import sys
+import contextlib, shutil, sys
 
 # %% ../../nbs/train/19_progress.ipynb #98c30b59
 def duration(seconds: float | None) -> str:
@@ -23,10 +23,12 @@ class History:
         self.progress: dict = {}  # the last report: done, total, left_s
         self.final: dict = {}  # metrics of the test
         self.messages: list[dict] = []
+        self.preparing: dict = {}  # how many files are decoded: done, total
 
     def feed(self, event: dict) -> "History":
         kind = event["kind"]
-        if kind == "progress":
+        if kind == "preparing": self.preparing = event
+        elif kind == "progress":
             self.progress = event
             if event.get("train_loss") is not None: self.points.append((event["done"], event["train_loss"]))
         elif kind == "metrics":
@@ -42,7 +44,7 @@ class History:
     def line(self) -> str:
         "One line: epoch, share done, newest metrics, time left."
         p = self.progress
-        if not p: return "getting ready …"
+        if not p: return f"decoding images: {self.preparing['done']:,} of {self.preparing['total']:,}" if self.preparing else "getting ready …"
         last = self.rows[-1] if self.rows else {}
         shown = {"train_loss": p.get("train_loss"), "valid_loss": last.get("valid_loss"), "valid_acc": last.get("valid_acc")}
         text = f"epoch {p.get('epoch', 0)}/{p.get('epochs', '?')} · {100 * p['done'] / max(1, p['total']):.0f} %"
@@ -70,9 +72,11 @@ class ProgressLine:
         p = self.history.progress
         share = p["done"] / max(1, p["total"]) if p else 0.0
         if self.mode == "widget": self.bar.value, self.text.value = share, self.history.line()
-        elif self.mode == "line" and event["kind"] in ("progress", "metrics"):
-            text = "━" * round(share * self.width) + "─" * (self.width - round(share * self.width)) + " " + self.history.line()
-            sys.stderr.write("\r" + text.ljust(self.shown)); sys.stderr.flush()
+        elif self.mode == "line" and event["kind"] in ("progress", "metrics", "preparing"):
+            columns = shutil.get_terminal_size().columns - 1  # a line that wraps can't be written over
+            width = self.width if columns > 110 else 12
+            text = ("━" * round(share * width) + "─" * (width - round(share * width)) + " " + self.history.line())[:columns]
+            self._write("\r" + text.ljust(self.shown))
             self.shown = len(text)
         elif self.mode == "log" and event["kind"] == "metrics" and len(self.history.rows) > self.ended: self._print(self._epoch())
         self.ended = len(self.history.rows)
@@ -82,8 +86,11 @@ class ProgressLine:
         return f"epoch {row.get('epoch')}" + "".join(f" · {k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k not in ("seconds", "lr"))
 
     def _print(self, text: str):
-        if self.shown: sys.stderr.write("\r" + " " * self.shown + "\r")
-        print(text, file=sys.stderr, flush=True)
+        self._write(("\r" + " " * self.shown + "\r" if self.shown else "") + text + "\n")
+
+    def _write(self, text: str):
+        with contextlib.suppress(OSError):  # the terminal may have been closed: the training goes on
+            sys.stderr.write(text); sys.stderr.flush()
 
     def close(self):
         if self.mode == "widget":
@@ -91,7 +98,7 @@ class ProgressLine:
 
             from IPython.display import HTML
             self.handle.update(HTML(f"<code>{html.escape(self.history.line())}</code>"))  # a saved notebook can't show a widget
-        elif self.shown: sys.stderr.write("\n")
+        elif self.shown: self._write("\n")
 
 def _in_jupyter() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.config import PodError, Workspace, optional, unknown, workspace, write_text
 from ..core.job import EventReader, Job, find_job, jobs
-from ..core.sources import check_source
+from ..core.sources import NAMES, check_source
 from .progress import History, duration
 
 # %% ../../nbs/train/20_runs.ipynb #0f9e5935
@@ -33,7 +33,7 @@ class FitConfig:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: str = "auto"  # "auto" or "none"
-    valid: float = 0.1  # share of the training images kept for validation
+    valid: float = 0.1  # share of all images kept for validation, where the source has no validation set
     test: float = 0.1  # share of all images kept for the test, where the source has no test set
     seed: int = 0  # of the split, the order, the weights and the augmentation
     on_bad: str = "raise"  # damaged images: "raise" or "skip"
@@ -53,7 +53,7 @@ class FitConfig:
         number("label_smoothing", self.label_smoothing, 0, 0.9)
         number("seed", self.seed, 0, 2**31, whole=True)
         check_source(self.data)
-        if Path(self.data).expanduser().is_dir(): self.data = str(Path(self.data).expanduser().absolute())
+        if self.data not in NAMES and Path(self.data).expanduser().is_dir(): self.data = str(Path(self.data).expanduser().absolute())
         if self.root is not None: self.root = str(Path(self.root).expanduser().absolute())
         for name in logger_names(self.loggers):
             if name not in LOGGERS: raise unknown("logger", name, LOGGERS)
@@ -93,7 +93,10 @@ class Prediction:
 
 def as_images(images) -> tuple[list, bool]:
     "`images` as a list, and whether it was only one: a path, bytes, a PIL image, or an array [H, W] or [H, W, C]."
-    if hasattr(images, "detach"): images = images.detach().cpu().numpy()
+    if hasattr(images, "detach"):
+        images = images.detach().cpu()
+        if images.ndim >= 3 and images.shape[-3] in (1, 3): images = images.movedim(-3, -1)  # torch keeps channels first
+        images = images.numpy()
     if isinstance(images, np.ndarray):
         many = images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (1, 3, 4))
         return (list(images), False) if many else ([images], True)
@@ -154,7 +157,8 @@ class Run(Job):
         if not some: return []
         stamp = (self.checkpoints / "best.ckpt").stat().st_mtime_ns if (self.checkpoints / "best.ckpt").exists() else None
         if self._model is None or self._model[0] != stamp or net is not None: self._model = stamp, self.model(net)
-        known = read_json(self.path / "splits.json")
+        if (known := read_json(self.path / "splits.json")) is None:
+            raise PodError(f"run {self.id} was trained on a DataModule of your own, so how an image becomes its input isn't known here: use run.model()")
         spec, classes = ImageSpec(**known["spec"]), known["classes"]
         ps = self._model[1].probabilities(np.stack([spec(i) for i in some]))
         out = [Prediction(classes[p.argmax()], {classes[i]: float(p[i]) for i in np.argsort(-p)}, self.id) for p in ps]
@@ -208,7 +212,7 @@ def make_loggers(names: Sequence[str], run: Run, tracker_ids: dict[str, str]) ->
                 logger.experiment.hash  # opens the repository: here it may fail, not in the middle
                 made.append(logger)
             elif name == "tensorboard":
-                optional("tensorboard", "lightning_pod[tensorboard]", "for the logger 'tensorboard'")
+                optional("tensorboard", "tensorboard", "for the logger 'tensorboard'")
                 made.append(pl_loggers.TensorBoardLogger(run.path, name="tensorboard", version=""))
             else: made.append(pl_loggers.CSVLogger(run.path, name="csv", version=""))
         except Exception as e: missing.append(f"not tracked in {name}: {e}")
