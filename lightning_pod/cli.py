@@ -25,7 +25,10 @@ def _parse(parser, argv: list[str]):
         options = [s for a in parser._actions for s in a.option_strings if s.startswith("--")]
         raise unknown("option", m[1].partition("=")[0], options)
     if m := re.search(r'Parser key "([\w.]+)":\s+(.*)Got value: (.*)', text, re.S):
-        kind = next((k for t, k in (("float", "a number"), ("int", "a whole number"), ("bool", "true or false")) if t in m[2]), "another value")
+        kind = next(
+            (k for t, k in (("float", "a number"), ("int", "a whole number"), ("bool", "true or false")) if t in m[2]),
+            "another value",
+        )
         raise PodError(f"{m[1]}={m[3].strip()!r}: expected {kind}")
     raise PodError(re.sub(r'Parser key "(\w+)":\s*', r"\1: ", text))
 
@@ -44,7 +47,13 @@ def _table(rows: list[dict], empty: str) -> str:
     "Rows of equal keys as aligned columns."
     if not rows: return empty
     names = list(dict.fromkeys(k for r in rows for k in r))
-    cells = [names, *[["" if (v := r.get(k)) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for k in names] for r in rows]]
+    cells = [
+        names,
+        *[
+            ["" if (v := r.get(k)) is None else f"{v:.4f}" if isinstance(v, float) else str(v) for k in names]
+            for r in rows
+        ],
+    ]
     widths = [max(len(r[i]) for r in cells) for i in range(len(cells[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in cells)
 
@@ -92,11 +101,31 @@ def runs(argv: list[str]) -> int:
     o = _parse(p, argv)
     if o.what == "show":
         run = load_run(o.run or "last")
-        _say({**run.to_dict(), "path": str(run.path), "config": run.config}, o.json, lambda: f"{run}\n{run.path}\n" + _table(run.history.rows, "no epoch is finished yet"))
+        _say(
+            {**run.to_dict(), "path": str(run.path), "config": run.config},
+            o.json,
+            lambda: f"{run}\n{run.path}\n" + _table(run.history.rows, "no epoch is finished yet"),
+        )
         return 0
     rows = [r.to_dict() for r in list_runs()]
-    _say(rows, o.json, lambda: _table([{"run": r["id"], "status": r["status"], "valid_acc": r["metrics"].get("valid_acc"), "test_acc": r["metrics"].get("test_acc"),
-                                        "took": duration(r["seconds"]), "what": r["title"]} for r in rows], "no runs yet: pod fit digits"))
+    _say(
+        rows,
+        o.json,
+        lambda: _table(
+            [
+                {
+                    "run": r["id"],
+                    "status": r["status"],
+                    "valid_acc": r["metrics"].get("valid_acc"),
+                    "test_acc": r["metrics"].get("test_acc"),
+                    "took": duration(r["seconds"]),
+                    "what": r["title"],
+                }
+                for r in rows
+            ],
+            "no runs yet: pod fit digits",
+        ),
+    )
     return 0
 
 # %% ../nbs/60_cli.ipynb #138653ba
@@ -109,8 +138,24 @@ def predict(argv: list[str]) -> int:
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
     found = load_run(o.run).predict(o.images)
-    rows = [{"image": i, "label": f.label, "probability": f.probability, "probabilities": f.probabilities, "version": f.version} for i, f in zip(o.images, found)]
-    _say(rows, o.json, lambda: "\n".join(f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3]) for i, f in zip(o.images, found)))
+    rows = [
+        {
+            "image": i,
+            "label": f.label,
+            "probability": f.probability,
+            "probabilities": f.probabilities,
+            "version": f.version,
+        }
+        for i, f in zip(o.images, found)
+    ]
+    _say(
+        rows,
+        o.json,
+        lambda: "\n".join(
+            f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3])
+            for i, f in zip(o.images, found)
+        ),
+    )
     return 0
 
 # %% ../nbs/60_cli.ipynb #4aed9c5a
@@ -127,9 +172,22 @@ def ps(argv: list[str]) -> int:
         info = j.info
         if not o.all and info["state"] in ("done", "failed", "stopped", "died", "created"): continue
         at = next((e for e in reversed(j.events()) if e["kind"] == "progress"), {})
-        rows.append({"id": j.id, "kind": info["kind"], "status": info["state"], "progress": f"{100 * at['done'] / max(1, at['total']):.0f} %" if at else "",
-                     "left": duration(at.get("left_s")) if at and info["state"] == "running" else "", "pid": info.get("pid"), "what": info.get("title", "")})
-    _say(rows, o.json, lambda: _table(rows, "nothing is running" + ("" if o.all else " (pod ps --all shows what has ended)")))
+        rows.append(
+            {
+                "id": j.id,
+                "kind": info["kind"],
+                "status": info["state"],
+                "progress": f"{100 * at['done'] / max(1, at['total']):.0f} %" if at else "",
+                "left": duration(at.get("left_s")) if at and info["state"] == "running" else "",
+                "pid": info.get("pid"),
+                "what": info.get("title", ""),
+            }
+        )
+    _say(
+        rows,
+        o.json,
+        lambda: _table(rows, "nothing is running" + ("" if o.all else " (pod ps --all shows what has ended)")),
+    )
     return 0
 
 def logs(argv: list[str]) -> int:
@@ -173,7 +231,13 @@ def stop(argv: list[str]) -> int:
     for j in found: j.stop(wait=False, why="pod stop")
     for j in found: j.stop(grace=o.grace, why="pod stop")
     rows = [{"id": j.id, "status": j.status, "was": before[j.id], "message": j.info.get("message")} for j in found]
-    _say(rows, o.json, lambda: "\n".join(f"{r['id']} is {r['status']}" + (" (it was so already)" if r["was"] == r["status"] else "") for r in rows))
+    _say(
+        rows,
+        o.json,
+        lambda: "\n".join(
+            f"{r['id']} is {r['status']}" + (" (it was so already)" if r["was"] == r["status"] else "") for r in rows
+        ),
+    )
     return 0
 
 def resume(argv: list[str]) -> int:

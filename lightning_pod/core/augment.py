@@ -39,7 +39,13 @@ class Augment:
         sx, sy = (1 / uniform(1 - self.zoom, 1 + self.zoom) for _ in "xy")
         tx, ty = (uniform(-2 * self.shift, 2 * self.shift) for _ in "xy")  # the side is 2 long
         m = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if self.mirror else torch.ones(n)
-        return torch.stack([torch.stack([m * angle.cos() * sx, -angle.sin() * sy, tx], 1), torch.stack([m * angle.sin() * sx, angle.cos() * sy, ty], 1)], 1)
+        return torch.stack(
+            [
+                torch.stack([m * angle.cos() * sx, -angle.sin() * sy, tx], 1),
+                torch.stack([m * angle.sin() * sx, angle.cos() * sy, ty], 1),
+            ],
+            1,
+        )
 
 # %% ../../nbs/core/05_augment.ipynb #8ecaa347
 def make_augment(what,  # "auto", "none", an Augment, or None

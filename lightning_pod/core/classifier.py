@@ -30,10 +30,26 @@ class Classifier(LightningModule):
                  weight_decay: float = 0.05, label_smoothing: float = 0.1,
                 ):
         super().__init__()
-        if not (isinstance(lr, (int, float)) and 0 < lr <= 10): raise PodError(f"lr={lr!r}: expected a learning rate above 0, at most 10 (0.01 is a good start)")
-        names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes) if classes is not None else None
-        self.save_hyperparameters({"net": net if isinstance(net, str) else type(net).__name__, "classes": names, "channels": channels, "size": size, "lr": float(lr),
-                                   "weight_decay": weight_decay, "label_smoothing": label_smoothing})
+        if not (isinstance(lr, (int, float)) and 0 < lr <= 10):
+            raise PodError(f"lr={lr!r}: expected a learning rate above 0, at most 10 (0.01 is a good start)")
+        names = (
+            [str(i) for i in range(classes)]
+            if isinstance(classes, int)
+            else list(classes)
+            if classes is not None
+            else None
+        )
+        self.save_hyperparameters(
+            {
+                "net": net if isinstance(net, str) else type(net).__name__,
+                "classes": names,
+                "channels": channels,
+                "size": size,
+                "lr": float(lr),
+                "weight_decay": weight_decay,
+                "label_smoothing": label_smoothing,
+            }
+        )
         self.given, self.encoder = net, None
         self.example_input_array = None
         if names and channels and size: self._build()
@@ -44,7 +60,9 @@ class Classifier(LightningModule):
         self.head = nn.Linear(self.encoder.features, len(h.classes))
         self.register_buffer("mean", torch.zeros(h.channels, 1, 1))
         self.register_buffer("std", torch.ones(h.channels, 1, 1))
-        self.accuracy = nn.ModuleDict({part: MulticlassAccuracy(len(h.classes), average="micro") for part in ("valid", "test")})
+        self.accuracy = nn.ModuleDict(
+            {part: MulticlassAccuracy(len(h.classes), average="micro") for part in ("valid", "test")}
+        )
 
     def configure_model(self):
         if self.encoder is not None: return
@@ -55,7 +73,8 @@ class Classifier(LightningModule):
             h.channels, h.size = h.channels or x.shape[1], h.size or min(x.shape[2:])
         self._build()
         if hasattr(data, "stats"):
-            for buffer, values in zip((self.mean, self.std), data.stats()): buffer.copy_(torch.tensor(values)[:, None, None])
+            for buffer, values in zip((self.mean, self.std), data.stats()):
+                buffer.copy_(torch.tensor(values)[:, None, None])
 
     def forward(self, x: Tensor,  # [B, C, H, W] float in 0..1
                ) -> Tensor:  # logits [B, classes]
@@ -85,7 +104,9 @@ class Classifier(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps): return opt  # no end is known: a constant rate
         total = max(int(steps), 2)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(opt, self.hparams.lr, total_steps=total, pct_start=0.25 if total != 4 else 0.5)  # a rise of one step has no slope
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            opt, self.hparams.lr, total_steps=total, pct_start=0.25 if total != 4 else 0.5
+        )  # a rise of one step has no slope
         return [opt], [{"scheduler": cycle, "interval": "step"}]
 
     @torch.inference_mode()
@@ -105,7 +126,8 @@ def from_checkpoint(cls, file,  # a Lightning checkpoint of a Classifier
     "The trained model in a checkpoint."
     saved = torch.load(file, map_location="cpu", weights_only=True)
     h = saved["hyper_parameters"]
-    if net is None and h["net"] not in NETS: raise PodError(f"'{file}' was trained with your own {h['net']}: pass it as net=…")
+    if net is None and h["net"] not in NETS:
+        raise PodError(f"'{file}' was trained with your own {h['net']}: pass it as net=…")
     model = cls(**{**h, "net": net if net is not None else h["net"]})
     model.load_state_dict(saved["state_dict"])
     return model.eval()
@@ -119,9 +141,15 @@ def _classes_of(data) -> list[str]:
         value = getattr(data, name, None)
         if isinstance(value, int): return [str(i) for i in range(value)]
         if value is not None: return [str(c) for c in value]
-    raise PodError(f"{type(data).__name__} doesn't say how many classes there are: give it an attribute 'classes', or call Classifier(classes=…)")
+    raise PodError(
+        f"{type(data).__name__} doesn't say how many classes there are: give it an attribute 'classes', or call Classifier(classes=…)"
+    )
 
 def _first_batch(trainer):
     "One batch of the trainer's data, to see its shape."
-    loader = trainer.datamodule.train_dataloader() if trainer.datamodule is not None else trainer.fit_loop._data_source.dataloader()
+    loader = (
+        trainer.datamodule.train_dataloader()
+        if trainer.datamodule is not None
+        else trainer.fit_loop._data_source.dataloader()
+    )
     return next(iter(loader))

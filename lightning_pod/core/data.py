@@ -30,7 +30,15 @@ class BatchLoader:
                  index: Tensor | None = None,  # [M]: which of them; default: all
                 ):
         self.index = torch.arange(len(labels)) if index is None else index
-        self.images, self.labels, self.batch_size, self.shuffle, self.seed, self.rank, self.world = images, labels, batch_size, shuffle, seed, rank, world
+        self.images, self.labels, self.batch_size, self.shuffle, self.seed, self.rank, self.world = (
+            images,
+            labels,
+            batch_size,
+            shuffle,
+            seed,
+            rank,
+            world,
+        )
         self.epoch = self.batch = 0  # what the next batch will be
         self._go_on = False  # a state was loaded: the next iteration begins in mid-epoch
 
@@ -44,7 +52,8 @@ class BatchLoader:
         return self.index[torch.randperm(n, generator=g)[self.rank::self.world][:n // self.world]]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.batch and not self._go_on: self.epoch, self.batch = self.epoch + 1, 0  # the last iteration was broken off
+        if self.batch and not self._go_on:
+            self.epoch, self.batch = self.epoch + 1, 0  # the last iteration was broken off
         self._go_on, parts = False, self.order(self.epoch).split(self.batch_size)
         for k in range(self.batch, len(parts)):
             # the state is moved on before the batch is handed out: it says what comes next
@@ -69,10 +78,27 @@ class ImageData(LightningDataModule):
                  classes: list[str] | None = None,  # names, for arrays with integer labels
                 ):
         super().__init__()
-        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1): raise PodError(f"batch_size={batch_size!r}: expected a whole number from 1")
+        if batch_size is not None and (
+            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+        ):
+            raise PodError(f"batch_size={batch_size!r}: expected a whole number from 1")
         self.name = check_source(source)
-        self.source, self.image_size, self.batch_size, self.valid, self.test, self.seed = source, image_size, batch_size, valid, test, seed
-        self.augment, self.on_bad, self.root, self.download, self._classes, self.items = augment, on_bad, root, download, classes, None
+        self.source, self.image_size, self.batch_size, self.valid, self.test, self.seed = (
+            source,
+            image_size,
+            batch_size,
+            valid,
+            test,
+            seed,
+        )
+        self.augment, self.on_bad, self.root, self.download, self._classes, self.items = (
+            augment,
+            on_bad,
+            root,
+            download,
+            classes,
+            None,
+        )
         self.on_progress = None  # called with (done, total) while files are decoded
         self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
@@ -87,7 +113,9 @@ class ImageData(LightningDataModule):
         self.augmentation = make_augment(self.augment, items.glyphs)
         h, w, c = items.pixels.shape[1:]
         self.spec = ImageSpec(h, w, c)
-        self.images = torch.from_numpy(np.ascontiguousarray(items.pixels)).permute(0, 3, 1, 2)  # a view: the pixels are held once
+        self.images = torch.from_numpy(np.ascontiguousarray(items.pixels)).permute(
+            0, 3, 1, 2
+        )  # a view: the pixels are held once
         self.labels = torch.from_numpy(items.labels)
         return self
 
@@ -111,15 +139,30 @@ class ImageData(LightningDataModule):
         "Which images are in which split: enough to check that another machine has the same."
         items = self.setup().items
         key = (lambda i: [items.keys[i], items.hashes[i]]) if items.keys else int
-        return {"source": self.name, "digest": items.digest(), "classes": items.classes, "spec": self.spec.to_dict(), "seed": self.seed,
-                **{s: [key(i) for i in self.parts[s]] for s in SPLITS}}
+        return {
+            "source": self.name,
+            "digest": items.digest(),
+            "classes": items.classes,
+            "spec": self.spec.to_dict(),
+            "seed": self.seed,
+            **{s: [key(i) for i in self.parts[s]] for s in SPLITS},
+        }
 
     # ---- what Lightning asks for
     def loader(self, part: str,  # "train", "valid" or "test"
                shuffle: bool = False) -> BatchLoader:
         "The batches of a split, uint8."
         index, t = torch.from_numpy(self.setup().parts[part]), self.trainer
-        return BatchLoader(self.images, self.labels, self.batch_size, shuffle, self.seed, t.global_rank if t else 0, t.world_size if t else 1, index)
+        return BatchLoader(
+            self.images,
+            self.labels,
+            self.batch_size,
+            shuffle,
+            self.seed,
+            t.global_rank if t else 0,
+            t.world_size if t else 1,
+            index,
+        )
 
     def train_dataloader(self):
         self._train = self.loader("train", shuffle=True)
@@ -138,7 +181,9 @@ class ImageData(LightningDataModule):
         x, y = batch
         x = x.float() / 255
         if self.trainer is not None and self.trainer.training:
-            g = torch.Generator().manual_seed((self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx + 1) * 64 + self.trainer.global_rank)
+            g = torch.Generator().manual_seed(
+                (self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx + 1) * 64 + self.trainer.global_rank
+            )
             x = self.augmentation(x, g)
         return x, y
 
@@ -161,12 +206,20 @@ def _repr_html_(self) -> str:
     items = self.setup().items
     first = [int(np.flatnonzero(items.labels == c)[0]) for c in np.unique(items.labels)[:12]]
     scale = max(1, 48 // self.spec.height)
-    pics = "".join(f'<td style="text-align:center"><img width="48" alt="" src="{_png(items.pixels[i], scale)}"><br>{html.escape(items.classes[items.labels[i]])}</td>' for i in first)
-    rows = "".join(f"<tr><td>{s}</td><td>{len(i):,}</td><td>{c.min():,} – {c.max():,}</td></tr>" for s, i in self.parts.items()
-                   for c in [np.bincount(items.labels[i], minlength=len(items.classes))])
+    pics = "".join(
+        f'<td style="text-align:center"><img width="48" alt="" src="{_png(items.pixels[i], scale)}"><br>{html.escape(items.classes[items.labels[i]])}</td>'
+        for i in first
+    )
+    rows = "".join(
+        f"<tr><td>{s}</td><td>{len(i):,}</td><td>{c.min():,} – {c.max():,}</td></tr>"
+        for s, i in self.parts.items()
+        for c in [np.bincount(items.labels[i], minlength=len(items.classes))]
+    )
     left = f", {len(self.left_out)} damaged files left out" if self.left_out else ""
-    return (f"<b>{html.escape(self.name)}</b>: {len(items):,} images, {len(items.classes)} classes, {self.spec.height}×{self.spec.width} "
-            f"{'grey' if self.spec.channels == 1 else 'RGB'}{left}<table><tr><th>split</th><th>images</th><th>per class</th></tr>{rows}</table><table><tr>{pics}</tr></table>")
+    return (
+        f"<b>{html.escape(self.name)}</b>: {len(items):,} images, {len(items.classes)} classes, {self.spec.height}×{self.spec.width} "
+        f"{'grey' if self.spec.channels == 1 else 'RGB'}{left}<table><tr><th>split</th><th>images</th><th>per class</th></tr>{rows}</table><table><tr>{pics}</tr></table>"
+    )
 
 ImageData._repr_html_ = _repr_html_
 

@@ -31,16 +31,23 @@ def open_image(source,  # path, bytes, open file, PIL image, or array [H, W] / [
     if isinstance(source, Image.Image): return source
     if isinstance(source, np.ndarray): return _from_array(source)
     try:
-        if isinstance(source, (bytes, bytearray, memoryview)): source_ = io.BytesIO(source)
-        else: source_ = source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            source_ = io.BytesIO(source)
+        else:
+            source_ = source
         image = Image.open(source_)
         image.load()
         return image
-    except FileNotFoundError: raise ImageError(f"no such file: {_name(source)}") from None
-    except IsADirectoryError: raise ImageError(f"{_name(source)} is a folder, not an image") from None
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {_name(source)}") from None
+    except IsADirectoryError:
+        raise ImageError(f"{_name(source)} is a folder, not an image") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{_name(source)} is not an image that can be read (JPEG, PNG, WebP, BMP, GIF and TIFF can)") from None
-    except Image.DecompressionBombError as e: raise ImageError(f"{_name(source)} is too large to be opened safely: {e}") from None
+        raise ImageError(
+            f"{_name(source)} is not an image that can be read (JPEG, PNG, WebP, BMP, GIF and TIFF can)"
+        ) from None
+    except Image.DecompressionBombError as e:
+        raise ImageError(f"{_name(source)} is too large to be opened safely: {e}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as e:  # what Pillow's decoders raise for damaged files
         raise ImageError(f"{_name(source)} is damaged: {e}") from None
 
@@ -58,7 +65,8 @@ def to_uint8(image: Image.Image,
             ) -> np.ndarray:  # [H, W, C] uint8
     "The pixels of `image`, upright, opaque and in 8 bits."
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F": raise ImageError("an image of 32-bit floats has no agreed range: convert it to 8 or 16 bits first")
+    if image.mode == "F":
+        raise ImageError("an image of 32-bit floats has no agreed range: convert it to 8 or 16 bits first")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow opens some of them as 32-bit integers
         image = Image.fromarray((np.asarray(image).clip(0, 65535).astype(np.float32) / 257).round().astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -79,8 +87,10 @@ class ImageSpec:
 
     def __post_init__(self):
         if self.channels not in (1, 3): raise PodError(f"channels={self.channels!r}: expected 1 (grey) or 3 (RGB)")
-        if self.fit not in ("crop", "pad", "stretch"): raise PodError(f"fit={self.fit!r}: expected 'crop', 'pad' or 'stretch'")
-        if min(self.height, self.width) < 1: raise PodError(f"size {self.height}x{self.width}: expected at least 1x1 pixel")
+        if self.fit not in ("crop", "pad", "stretch"):
+            raise PodError(f"fit={self.fit!r}: expected 'crop', 'pad' or 'stretch'")
+        if min(self.height, self.width) < 1:
+            raise PodError(f"size {self.height}x{self.width}: expected at least 1x1 pixel")
 
     @property
     def shape(self) -> tuple[int, int, int]: return self.height, self.width, self.channels

@@ -16,7 +16,17 @@ from pathlib import Path
 import psutil
 import yaml
 
-from .config import PodError, Workspace, explain, read_json, share_cores, unknown, workspace, write_json, write_text
+from lightning_pod.core.config import (
+    PodError,
+    Workspace,
+    explain,
+    read_json,
+    share_cores,
+    unknown,
+    workspace,
+    write_json,
+    write_text,
+)
 
 # %% ../../nbs/core/02_job.ipynb #9509a71f
 _FLOCK = "hhqqi" if sys.platform.startswith("linux") else "qqihh"  # struct flock: Linux, macOS
@@ -27,7 +37,9 @@ def _flock(pid: int = 0) -> bytes:
 
 class Lease:
     "A lock file that one process holds; its modification time is the heartbeat."
-    _held: dict[tuple[int, str], int] = {}  # (pid, path) -> descriptor: a forked child inherits the dictionary, not the lock
+    _held: dict[
+        tuple[int, str], int
+    ] = {}  # (pid, path) -> descriptor: a forked child inherits the dictionary, not the lock
     _guard = threading.Lock()
 
     def __init__(self, path: str | os.PathLike): self.path = str(Path(path).absolute())
@@ -80,7 +92,8 @@ class EventWriter:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             text = os.pread(fd, 1 << 16, max(0, os.fstat(fd).st_size - (1 << 16)))
-            if text and not text.endswith(b"\n"): os.ftruncate(fd, os.fstat(fd).st_size - len(text) + text.rfind(b"\n") + 1)
+            if text and not text.endswith(b"\n"):
+                os.ftruncate(fd, os.fstat(fd).st_size - len(text) + text.rfind(b"\n") + 1)
         finally: os.close(fd)
         self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
@@ -121,7 +134,8 @@ class JobView:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path).absolute()
         self.lease = Lease(self.path / "lock")
-        if not (self.path / "status.json").exists(): raise PodError(f"{str(path)!r} is not a job's folder: it holds no status.json")
+        if not (self.path / "status.json").exists():
+            raise PodError(f"{str(path)!r} is not a job's folder: it holds no status.json")
 
     @property
     def id(self) -> str: return self.path.name
@@ -131,8 +145,14 @@ class JobView:
     @property
     def info(self) -> dict:
         "`status.json`, its `state` checked against the lock."
-        try: info = read_json(self.path / "status.json") or {"kind": "?", "state": "died", "message": "its folder is gone"}
-        except ValueError: return {"kind": "?", "state": "died", "message": "its status.json can't be read"}
+        try:
+            info = read_json(self.path / "status.json") or {
+                "kind": "?",
+                "state": "died",
+                "message": "its folder is gone",
+            }
+        except ValueError:
+            return {"kind": "?", "state": "died", "message": "its status.json can't be read"}
         if info["state"] in ("starting", "running", "stopping") and not self._alive(info):
             again = read_json(self.path / "status.json", info)  # it may have ended between the two looks
             if again["state"] != info["state"]: return again
@@ -170,7 +190,9 @@ def _process_alive(pid: int, born: float | None = None) -> bool:
 # %% ../../nbs/core/02_job.ipynb #4cc79d5c
 def new_id() -> str:
     "A name that sorts by time and is easy to type the beginning of: 20261121-211503-x7f3."
-    return datetime.now().strftime("%Y%m%d-%H%M%S-") + "".join(secrets.choice("23456789abcdefghjkmnpqrstvwxyz") for _ in range(4))
+    return datetime.now().strftime("%Y%m%d-%H%M%S-") + "".join(
+        secrets.choice("23456789abcdefghjkmnpqrstvwxyz") for _ in range(4)
+    )
 
 class Job(JobView):
     "A Job, with its verbs. A subclass may give `config` and results a richer face; it adds no files and no states."
@@ -189,8 +211,20 @@ class Job(JobView):
         try:
             draft.mkdir(parents=True)
             write_text(draft / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
-            write_json(draft / "status.json", dict(id=id, kind=kind, state="created", title=title, body=body, parent=os.environ.get("POD_JOB"),
-                                                   created=time.time(), changed=time.time(), attempt=0))
+            write_json(
+                draft / "status.json",
+                dict(
+                    id=id,
+                    kind=kind,
+                    state="created",
+                    title=title,
+                    body=body,
+                    parent=os.environ.get("POD_JOB"),
+                    created=time.time(),
+                    changed=time.time(),
+                    attempt=0,
+                ),
+            )
             draft.rename(folder / id)
         except BaseException as e:
             shutil.rmtree(draft, ignore_errors=True)
@@ -199,7 +233,8 @@ class Job(JobView):
 
     def _write(self, **changes):
         "Change `status.json`. Only the holder of the lock, or who has made sure that there is none, may do so."
-        if (was := read_json(self.path / "status.json")) is None: raise PodError(f"the folder of {self.id} is gone: '{self.path}'")
+        if (was := read_json(self.path / "status.json")) is None:
+            raise PodError(f"the folder of {self.id} is gone: '{self.path}'")
         write_json(self.path / "status.json", _plain({**was, **changes, "changed": time.time()}))
 
     def start(self) -> "Job":
@@ -207,17 +242,27 @@ class Job(JobView):
         self._may_start()
         (self.path / "stop").unlink(missing_ok=True)
         (self.path / "spawned.json").unlink(missing_ok=True)
-        self._write(state="starting", host=socket.gethostname(), pid=None, own_process=True, parent=os.environ.get("POD_JOB"))
+        self._write(
+            state="starting", host=socket.gethostname(), pid=None, own_process=True, parent=os.environ.get("POD_JOB")
+        )
         code = "import sys; from lightning_pod.core.job import run_folder; sys.exit(run_folder(sys.argv[1]))"
         with open(self.path / "log.txt", "ab") as log:
-            p = subprocess.Popen([sys.executable, "-P", "-c", code, str(self.path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                 start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+            p = subprocess.Popen(
+                [sys.executable, "-P", "-c", code, str(self.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
         _spawned[p.pid] = p
-        with contextlib.suppress(psutil.Error): write_json(self.path / "spawned.json", {"pid": p.pid, "born": psutil.Process(p.pid).create_time()})
+        with contextlib.suppress(psutil.Error):
+            write_json(self.path / "spawned.json", {"pid": p.pid, "born": psutil.Process(p.pid).create_time()})
         return self
 
     def _may_start(self):
-        if (state := self.status) in ("starting", "running", "stopping"): raise PodError(f"{self.id} is {state} already")
+        if (state := self.status) in ("starting", "running", "stopping"):
+            raise PodError(f"{self.id} is {state} already")
         if state == "done": raise PodError(f"{self.id} is done: there is nothing to go on with")
 
     def resume(self) -> "Job":
@@ -245,15 +290,22 @@ class Job(JobView):
         write_json(self.path / "stop", {"why": why, "t": time.time()})
         if not wait: return self.status
         with contextlib.suppress(TimeoutError): return self.wait(self.grace if grace is None else grace)
-        return self.kill(f"killed: it did not end within {self.grace if grace is None else grace:g} s of being asked to")
+        return self.kill(
+            f"killed: it did not end within {self.grace if grace is None else grace:g} s of being asked to"
+        )
 
     def kill(self, message: str = "killed") -> str:
         "SIGKILL to the Job's process and all its children, if it has one of its own."
         info = self.info
         if info["state"] in ENDED: return info["state"]
         if info["host"] != socket.gethostname(): raise PodError(f"{self.id} runs on {info['host']}: kill it there")
-        if not info.get("own_process"): raise PodError(f"{self.id} runs inside another program (process {info.get('pid')}), which isn't killed for it")
-        pid = self.lease.holder() or read_json(self.path / "spawned.json", {}).get("pid")  # an old status may name a process that is somebody else by now
+        if not info.get("own_process"):
+            raise PodError(
+                f"{self.id} runs inside another program (process {info.get('pid')}), which isn't killed for it"
+            )
+        pid = self.lease.holder() or read_json(self.path / "spawned.json", {}).get(
+            "pid"
+        )  # an old status may name a process that is somebody else by now
         if pid: _kill_tree(pid)
         with contextlib.suppress(TimeoutError): self.wait(5)
         if self.status == "died": self._write(state="stopped", ended=time.time(), message=message)
@@ -270,7 +322,10 @@ class Job(JobView):
 
     def watch(self, timeout: float | None = None) -> Iterator[dict]:
         "The Job's events from the first on, then each as it comes, until the Job has ended."
-        reader, until = EventReader(self.path / "events.jsonl"), time.monotonic() + (math.inf if timeout is None else timeout)
+        reader, until = (
+            EventReader(self.path / "events.jsonl"),
+            time.monotonic() + (math.inf if timeout is None else timeout),
+        )
         while True:
             ended = self.ended  # asked first: what was written before the end is then surely read
             yield from reader.read()
@@ -308,7 +363,10 @@ class Context:
         self.listeners: list[Callable[[dict], None]] = []  # called with each event, in this process
         self.why = None  # why a stop was asked for
         self._stop, self._over, self._handlers = threading.Event(), threading.Event(), {}
-        self._guard, self._told = threading.Lock(), False  # of `status.json`, which this process alone writes while it holds the lock
+        self._guard, self._told = (
+            threading.Lock(),
+            False,
+        )  # of `status.json`, which this process alone writes while it holds the lock
         self._first = self._last = None  # first and last report of progress
 
     # ---- what a body uses
@@ -338,7 +396,8 @@ class Context:
 
     def message(self, text: str, level: str = "info"):
         "A line for people: into the log, and to whoever is watching."
-        with open(self.path / "log.txt", "a", encoding="utf-8") as f: f.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+        with open(self.path / "log.txt", "a", encoding="utf-8") as f:
+            f.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
         self.emit("message", text=text, level=level)
 
     def report(self, done: float, total: float, **more):
@@ -363,8 +422,16 @@ class Context:
             self.attempt = read_json(job.path / "status.json").get("attempt", 0) + 1
             self.resumed = self.attempt > 1
             self.events = EventWriter(job.path / "events.jsonl")
-            job._write(state="running", started=time.time(), ended=None, message=None, attempt=self.attempt, pid=os.getpid(),
-                       host=socket.gethostname(), own_process=self.own_process)
+            job._write(
+                state="running",
+                started=time.time(),
+                ended=None,
+                message=None,
+                attempt=self.attempt,
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                own_process=self.own_process,
+            )
             self.emit("state", state="running", attempt=self.attempt)
         except BaseException as e:
             job.lease.release()
@@ -379,11 +446,17 @@ class Context:
         told = explain(error) if error is not None else None
         if error is None: state, message = "done", None
         elif isinstance(error, (JobStopped, KeyboardInterrupt)):
-            state, message = "stopped", {"interrupt": "interrupted (Ctrl-C)"}.get(self.why or "interrupt", f"asked to: {self.why}")
+            state, message = (
+                "stopped",
+                {"interrupt": "interrupted (Ctrl-C)"}.get(self.why or "interrupt", f"asked to: {self.why}"),
+            )
         else: state, message = "failed", str(told) if told else f"{kind.__name__}: {error}"
         try:
             self._end_children()
-            if error is not None: self._log_end(state, message, None if told or state == "stopped" else "".join(traceback.format_exception(error)))
+            if error is not None:
+                self._log_end(
+                    state, message, None if told or state == "stopped" else "".join(traceback.format_exception(error))
+                )
             with self._guard, contextlib.suppress(OSError) if told else contextlib.nullcontext():
                 self._told = True  # from here on no "stopping" may follow
                 self.job._write(state=state, ended=time.time(), message=message, result=self.result)
@@ -414,7 +487,8 @@ class Context:
         while not self._over.wait(0.2):
             with contextlib.suppress(OSError):
                 if not (self.path / "status.json").exists(): self.request_stop("its folder is gone"); continue
-                if (self.path / "stop").exists(): self.request_stop((read_json(self.path / "stop") or {}).get("why", "stop"))
+                if (self.path / "stop").exists():
+                    self.request_stop((read_json(self.path / "stop") or {}).get("why", "stop"))
                 self._tell_stopping()
                 if time.monotonic() - beaten > HEARTBEAT_S:
                     self.job.lease.acquire(); self.job.lease.beat()
@@ -436,7 +510,9 @@ class Context:
 
     def _on_signal(self, number, frame):
         if number == signal.SIGINT and self.stopping: raise KeyboardInterrupt
-        self.request_stop({signal.SIGINT: "interrupt", signal.SIGHUP: "its terminal was closed"}.get(number, "terminated by a signal"))
+        self.request_stop(
+            {signal.SIGINT: "interrupt", signal.SIGHUP: "its terminal was closed"}.get(number, "terminated by a signal")
+        )
 
     def _restore_signals(self):
         while self._handlers: signal.signal(*self._handlers.popitem())
@@ -474,7 +550,12 @@ def find_job(id: str | os.PathLike,  # an id, the beginning of one, "last", or a
     "The Job called `id`. Raises `PodError` where there is none, or more than one."
     if (Path(id) / "status.json").exists(): return Job(id)
     all = [j for j in jobs(where) if among(j)]
-    found = all[:1] if id == "last" else [j for j in all if j.id == id] or [j for j in all if j.id.startswith(str(id)) or j.id.endswith("-" + str(id))]
+    found = (
+        all[:1]
+        if id == "last"
+        else [j for j in all if j.id == id]
+        or [j for j in all if j.id.startswith(str(id)) or j.id.endswith("-" + str(id))]
+    )
     if len(found) == 1: return found[0]
     if found: raise PodError(f"{what} {str(id)!r} could be any of {', '.join(j.id for j in found)}: give more of it")
     near = [j.id for j in all[:8]]

@@ -38,10 +38,18 @@ class PodNet(nn.Module):
         super().__init__()
         self.features = 4 * width
         shrink = 1 if size < 20 else 2 if size <= 64 else 4
-        stem = [nn.Conv2d(channels, width, 3, min(shrink, 2), 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        stem = [
+            nn.Conv2d(channels, width, 3, min(shrink, 2), 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
         if shrink == 4: stem.append(nn.MaxPool2d(3, 2, 1))
         widths = [width, width, 2 * width, 4 * width]
-        stages = [Block(widths[i] if k == 0 else widths[i + 1], widths[i + 1], stride=2 if i > 0 and k == 0 else 1) for i in range(3) for k in range(depth)]
+        stages = [
+            Block(widths[i] if k == 0 else widths[i + 1], widths[i + 1], stride=2 if i > 0 and k == 0 else 1)
+            for i in range(3)
+            for k in range(depth)
+        ]
         self.body = nn.Sequential(*stem, *stages)
         self.to(memory_format=torch.channels_last)
 
@@ -58,7 +66,8 @@ def build_encoder(net: str | nn.Module,  # a name of NETS, or any module from im
     if isinstance(net, str):
         if net not in NETS: raise unknown("model", net, NETS)
         return PodNet(**NETS[net], channels=channels, size=size)
-    if not isinstance(net, nn.Module): raise PodError(f"model of type {type(net).__name__}: expected a name ({', '.join(NETS)}) or a torch module")
+    if not isinstance(net, nn.Module):
+        raise PodError(f"model of type {type(net).__name__}: expected a name ({', '.join(NETS)}) or a torch module")
     if not hasattr(net, "features") or not isinstance(net.features, int): net.features = _measure(net, channels, size)
     return net
 
@@ -68,5 +77,7 @@ def _measure(net: nn.Module, channels: int, size: int) -> int:
     with torch.inference_mode(): out = net.eval()(torch.zeros(1, channels, size, size))
     net.train(was)
     if not isinstance(out, Tensor) or out.ndim != 2:
-        raise PodError(f"{type(net).__name__} gives {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__} for one image: expected features of shape [1, F]")
+        raise PodError(
+            f"{type(net).__name__} gives {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__} for one image: expected features of shape [1, F]"
+        )
     return out.shape[1]

@@ -45,7 +45,12 @@ class Items:
     def digest(self) -> str:
         "16 hexadecimal digits that change when an image, a label or a class name changes."
         h = hashlib.blake2b(digest_size=8)
-        for part in (repr(self.classes).encode(), self.labels.tobytes(), repr(self.hashes).encode() if self.keys else np.ascontiguousarray(self.pixels)): h.update(part)
+        for part in (
+            repr(self.classes).encode(),
+            self.labels.tobytes(),
+            repr(self.hashes).encode() if self.keys else np.ascontiguousarray(self.pixels),
+        ):
+            h.update(part)
         return h.hexdigest()
 
 # %% ../../nbs/core/03_sources.ipynb #24c95b85
@@ -53,7 +58,13 @@ def digits() -> Items:
     "The 1,797 handwritten digits (8x8, grey, 10 classes) that come with scikit-learn. Source: UCI ML, Alpaydin and Kaynak 1998."
     from sklearn.datasets import load_digits
     bunch = load_digits()
-    return Items("digits", [str(c) for c in bunch.target_names], bunch.target, (bunch.images * (255 / 16)).round().astype(np.uint8)[..., None], glyphs=True)
+    return Items(
+        "digits",
+        [str(c) for c in bunch.target_names],
+        bunch.target,
+        (bunch.images * (255 / 16)).round().astype(np.uint8)[..., None],
+        glyphs=True,
+    )
 
 # %% ../../nbs/core/03_sources.ipynb #06b3f53b
 _BOOL = {"train": dict(train=True), "test": dict(train=False)}
@@ -63,17 +74,39 @@ _VAL = {"train": dict(split="train"), "test": dict(split="val")}
 _WHOLE = {None: {}}
 
 TORCHVISION: dict[str, dict] = {
-    "CIFAR10": _BOOL, "CIFAR100": _BOOL, "MNIST": _BOOL, "FashionMNIST": _BOOL, "KMNIST": _BOOL, "QMNIST": _BOOL, "USPS": _BOOL,
+    "CIFAR10": _BOOL,
+    "CIFAR100": _BOOL,
+    "MNIST": _BOOL,
+    "FashionMNIST": _BOOL,
+    "KMNIST": _BOOL,
+    "QMNIST": _BOOL,
+    "USPS": _BOOL,
     "EMNIST": {s: dict(split="balanced", **kw) for s, kw in _BOOL.items()},
-    "SVHN": _TWO, "STL10": _TWO, "Food101": _TWO, "GTSRB": _TWO, "StanfordCars": _TWO,
-    "DTD": _THREE, "FGVCAircraft": _THREE, "Flowers102": _THREE, "PCAM": _THREE, "RenderedSST2": _THREE,
+    "SVHN": _TWO,
+    "STL10": _TWO,
+    "Food101": _TWO,
+    "GTSRB": _TWO,
+    "StanfordCars": _TWO,
+    "DTD": _THREE,
+    "FGVCAircraft": _THREE,
+    "Flowers102": _THREE,
+    "PCAM": _THREE,
+    "RenderedSST2": _THREE,
     "Country211": {"train": dict(split="train"), "valid": dict(split="valid"), "test": dict(split="test")},
     "OxfordIIITPet": {"train": dict(split="trainval"), "test": dict(split="test")},
-    "Imagenette": _VAL, "ImageNet": _VAL, "Places365": {"train": dict(split="train-standard", small=True), "test": dict(split="val", small=True)},
+    "Imagenette": _VAL,
+    "ImageNet": _VAL,
+    "Places365": {"train": dict(split="train-standard", small=True), "test": dict(split="val", small=True)},
     "INaturalist": {"train": dict(version="2021_train_mini"), "test": dict(version="2021_valid")},
     "Omniglot": {None: dict(background=True)},  # its other half holds other characters
-    "Caltech101": _WHOLE, "Caltech256": _WHOLE, "EuroSAT": _WHOLE, "SEMEION": _WHOLE,
-    "FakeData": {"train": dict(size=1000, image_size=(3, 32, 32)), "test": dict(size=200, image_size=(3, 32, 32), random_offset=1000)},
+    "Caltech101": _WHOLE,
+    "Caltech256": _WHOLE,
+    "EuroSAT": _WHOLE,
+    "SEMEION": _WHOLE,
+    "FakeData": {
+        "train": dict(size=1000, image_size=(3, 32, 32)),
+        "test": dict(size=200, image_size=(3, 32, 32), random_offset=1000),
+    },
 }
 _GLYPHS = {"MNIST", "KMNIST", "QMNIST", "EMNIST", "USPS", "SVHN", "GTSRB", "SEMEION", "Omniglot", "RenderedSST2"}
 NAMES = ("digits", *TORCHVISION)  # what `ImageData` knows by name
@@ -103,8 +136,11 @@ def _unavailable(name: str, root: Path, download: bool, e: Exception) -> PodErro
     "torchvision's error together with what to do about it."
     if told := explain(e): return told
     said = (str(e).strip() or type(e).__name__).splitlines()[0].rstrip(".")
-    do = ("is the network there? Otherwise fetch its files elsewhere and put them where torchvision looks, below that folder" if download
-          else "allow the download with download=True, or give the folder that holds it with root=…")
+    do = (
+        "is the network there? Otherwise fetch its files elsewhere and put them where torchvision looks, below that folder"
+        if download
+        else "allow the download with download=True, or give the folder that holds it with root=…"
+    )
     return PodError(f"{name} is not in '{root}' and could not be {'downloaded' if download else 'read'} ({said}): {do}")
 
 # %% ../../nbs/core/03_sources.ipynb #bd294969
@@ -113,26 +149,48 @@ def _from_torchvision(name: str, parts: dict, image_size=None) -> Items:
     pixels, labels, split, first, spec = [], [], [], next(iter(parts.values())), None
     for s, ds in parts.items():
         data, targets = getattr(ds, "data", None), getattr(ds, "targets", getattr(ds, "labels", None))
-        if data is not None and targets is not None and getattr(data, "ndim", 0) in (3, 4) and len(data) == len(targets):
+        if (
+            data is not None
+            and targets is not None
+            and getattr(data, "ndim", 0) in (3, 4)
+            and len(data) == len(targets)
+        ):
             a = np.asarray(data)
-            if a.ndim == 4 and a.shape[1] in (1, 3) and a.shape[3] not in (1, 3): a = a.transpose(0, 2, 3, 1)
+            if a.ndim == 4 and a.shape[1] in (1, 3) and a.shape[3] not in (1, 3):
+                a = a.transpose(0, 2, 3, 1)
             pixels.append(a if a.ndim == 4 else a[..., None])
             t = np.asarray(targets, dtype=np.int64)
             labels.append(t[:, 0] if t.ndim == 2 else t)  # QMNIST gives more than the class
         else:
             if spec is None:
                 some = [first[i][0] for i in range(0, len(first), max(1, len(first) // 200))]
-                spec = choose_spec([im.size for im in some], all(im.mode in ("L", "1", "I;16") for im in some), image_size)
-            def one(i): return (spec(sample[0]), int(sample[1])) if (sample := ds[i]) else None
+                spec = choose_spec(
+                    [im.size for im in some], all(im.mode in ("L", "1", "I;16") for im in some), image_size
+                )
+
+            def one(i: int, ds=ds, spec=spec) -> tuple[np.ndarray, int]:
+                image, target = ds[i]
+                return spec(image), int(target)
+
             workers = 1 if name == "FakeData" else os.cpu_count()  # it draws from torch's global generator
-            with ThreadPoolExecutor(workers) as pool: pairs = list(pool.map(one, range(len(ds))))
+            with ThreadPoolExecutor(workers) as pool:
+                pairs = list(pool.map(one, range(len(ds))))
             pixels.append(np.stack([image for image, _ in pairs]))
             labels.append(np.array([t for _, t in pairs]))
         split += [s] * len(labels[-1])
     labels = np.concatenate(labels)
-    classes = list(getattr(first, "classes", getattr(first, "categories", [str(i) for i in range(int(labels.max()) + 1)])))
+    classes = list(
+        getattr(first, "classes", getattr(first, "categories", [str(i) for i in range(int(labels.max()) + 1)]))
+    )
     classes = [" ".join(c) if isinstance(c, (list, tuple)) else str(c) for c in classes]
-    return Items(name, classes, labels, np.concatenate(pixels), split=None if None in parts else np.array(split), glyphs=name in _GLYPHS)
+    return Items(
+        name,
+        classes,
+        labels,
+        np.concatenate(pixels),
+        split=None if None in parts else np.array(split),
+        glyphs=name in _GLYPHS,
+    )
 
 # %% ../../nbs/core/03_sources.ipynb #e2f3b5e9
 def choose_spec(sizes: Sequence[tuple[int, int]],  # (width, height) of the images
@@ -150,7 +208,15 @@ def choose_spec(sizes: Sequence[tuple[int, int]],  # (width, height) of the imag
 
 # %% ../../nbs/core/03_sources.ipynb #b893be65
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test", "testing": "test"}
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
 
 def _subfolders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -170,16 +236,31 @@ def folder(path: str | os.PathLike,  # holds one folder per class, or train/ val
     given = bool(parts) and len(parts) == len(tops)
     if "train" in map(str.lower, parts) and not given:
         others = [p.name for p in tops if p.name not in parts]
-        raise PodError(f"'{path}' holds splits ({', '.join(parts)}) beside other folders with images ({', '.join(others)}): keep one or the other")
-    rows = [(f, c.name, split) for top in (tops if given else [root]) for split in [_SPLIT_NAMES[top.name.lower()] if given else None]
-            for c in _subfolders(top) for f in _images(c)]
+        raise PodError(
+            f"'{path}' holds splits ({', '.join(parts)}) beside other folders with images ({', '.join(others)}): keep one or the other"
+        )
+    rows = [
+        (f, c.name, split)
+        for top in (tops if given else [root])
+        for split in [_SPLIT_NAMES[top.name.lower()] if given else None]
+        for c in _subfolders(top)
+        for f in _images(c)
+    ]
     if not rows:
         loose = len([p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES])
         also = f" ({loose} images lie in it directly, so their classes aren't known)" if loose else ""
-        raise PodError(f"no images under '{path}'{also}: expected one folder per class holding {', '.join(IMAGE_SUFFIXES)}")
+        raise PodError(
+            f"no images under '{path}'{also}: expected one folder per class holding {', '.join(IMAGE_SUFFIXES)}"
+        )
     classes = sorted({c for _, c, _ in rows})
-    return Items(root.name, classes, np.array([classes.index(c) for _, c, _ in rows]), keys=[str(f.relative_to(root)) for f, _, _ in rows],
-                 root=root, split=np.array([s for _, _, s in rows]) if given else None)
+    return Items(
+        root.name,
+        classes,
+        np.array([classes.index(c) for _, c, _ in rows]),
+        keys=[str(f.relative_to(root)) for f, _, _ in rows],
+        root=root,
+        split=np.array([s for _, _, s in rows]) if given else None,
+    )
 
 # %% ../../nbs/core/03_sources.ipynb #6003106c
 def decode(items: Items,  # with `keys`
@@ -202,8 +283,14 @@ def decode(items: Items,  # with `keys`
     bad = [str(r) for r in results if isinstance(r, ImageError)]
     keep = [i for i, r in enumerate(results) if not isinstance(r, ImageError)]
     if bad and on_bad == "raise" or not keep: raise _damaged(items, results, len(results))
-    return replace(items, labels=items.labels[keep], keys=[items.keys[i] for i in keep], split=None if items.split is None else items.split[keep],
-                   pixels=np.stack([results[i][0] for i in keep]), hashes=[results[i][1] for i in keep]), bad
+    return replace(
+        items,
+        labels=items.labels[keep],
+        keys=[items.keys[i] for i in keep],
+        split=None if items.split is None else items.split[keep],
+        pixels=np.stack([results[i][0] for i in keep]),
+        hashes=[results[i][1] for i in keep],
+    ), bad
 
 def _head(file: Path) -> tuple[tuple[int, int], bool] | ImageError:
     "The upright size of an image and whether it is grey, from its header alone where that can be done."
@@ -229,8 +316,12 @@ def _read(file: Path, spec: ImageSpec) -> tuple[np.ndarray, str] | ImageError:
 def _damaged(items: Items, results: list, total: int) -> PodError:
     bad = [str(r) for r in results if isinstance(r, ImageError)]
     more = f"\n  … and {len(bad) - 10} more" if len(bad) > 10 else ""
-    return PodError(f"{len(bad)} of {total} images of '{items.root}' can't be used:\n  " + "\n  ".join(bad[:10]) + more +
-                    "\nRemove them, or go on without them: on_bad='skip'")
+    return PodError(
+        f"{len(bad)} of {total} images of '{items.root}' can't be used:\n  "
+        + "\n  ".join(bad[:10])
+        + more
+        + "\nRemove them, or go on without them: on_bad='skip'"
+    )
 
 # %% ../../nbs/core/03_sources.ipynb #3d61745b
 def arrays(images,  # [N, H, W], [N, H, W, C] or [N, C, H, W]: uint8, or float in 0..1
@@ -239,18 +330,28 @@ def arrays(images,  # [N, H, W], [N, H, W, C] or [N, C, H, W]: uint8, or float i
           ) -> Items:
     "Images and labels that are in memory already. Raises `PodError` for a shape, range or length that makes no sense."
     classes = None if classes is None else [str(c) for c in classes]
-    try: a, l = np.asarray(images), np.asarray(labels)
-    except ValueError as e: raise PodError(f"images or labels are no regular array ({e}): bring the images to one size first") from e
+    try:
+        a, l = np.asarray(images), np.asarray(labels)
+    except ValueError as e:
+        raise PodError(f"images or labels are no regular array ({e}): bring the images to one size first") from e
     if a.ndim == 3: a = a[..., None]
     if a.ndim == 4 and a.shape[3] not in (1, 3) and a.shape[1] in (1, 3): a = a.transpose(0, 2, 3, 1)
     if a.ndim != 4 or a.shape[3] not in (1, 3):
-        raise PodError(f"images of shape {np.shape(images)}: expected [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels")
-    if len(a) != len(l) or l.ndim != 1: raise PodError(f"{len(a)} images but labels of shape {l.shape}: expected one label per image")
+        raise PodError(
+            f"images of shape {np.shape(images)}: expected [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels"
+        )
+    if len(a) != len(l) or l.ndim != 1:
+        raise PodError(f"{len(a)} images but labels of shape {l.shape}: expected one label per image")
     if len(a) == 0: raise PodError("no images: the array is empty")
     if a.dtype != np.uint8:
         low, high = float(np.min(a)), float(np.max(a))
-        if not (low >= 0 and high <= 255): raise PodError(f"image values run from {low:g} to {high:g}: expected uint8, or floats in 0..1")
-        a = (a.astype(np.float32) * (255 if high <= 1 and np.issubdtype(a.dtype, np.floating) else 1)).round().astype(np.uint8)
+        if not (low >= 0 and high <= 255):
+            raise PodError(f"image values run from {low:g} to {high:g}: expected uint8, or floats in 0..1")
+        a = (
+            (a.astype(np.float32) * (255 if high <= 1 and np.issubdtype(a.dtype, np.floating) else 1))
+            .round()
+            .astype(np.uint8)
+        )
     if not np.issubdtype(l.dtype, np.integer):
         names = list(classes) if classes else sorted(map(str, set(l.tolist())))
         if missing := set(map(str, l.tolist())) - set(names): raise unknown("class", sorted(missing)[0], names)
@@ -268,13 +369,16 @@ def split(items: Items,
     "A stratified split that repeats with its seed."
     for name, share in (("valid", valid), ("test", test)):
         if not 0 <= share < 1: raise PodError(f"{name}={share!r}: expected a share of the images, from 0 to below 1")
-    if valid + test >= 1: raise PodError(f"valid={valid:g} and test={test:g} leave nothing to train on: their sum must be below 1")
+    if valid + test >= 1:
+        raise PodError(f"valid={valid:g} and test={test:g} leave nothing to train on: their sum must be below 1")
     given = items.split if items.split is not None else np.full(len(items), "train")
     out = {s: np.flatnonzero(given == s) for s in SPLITS}
     rng = np.random.default_rng(seed)
     for name, share in (("test", test), ("valid", valid)):
         if len(out[name]) or not share: continue
-        out[name], out["train"] = _take(rng, out["train"], items.labels, share * len(items) if items.split is None else share * len(out["train"]))
+        out[name], out["train"] = _take(
+            rng, out["train"], items.labels, share * len(items) if items.split is None else share * len(out["train"])
+        )
     if not len(out["train"]): raise PodError(f"{items.name} has no images to train on: its train part is empty")
     return out
 

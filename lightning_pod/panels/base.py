@@ -7,7 +7,7 @@ __all__ = ['BLUE', 'ORANGE', 'Curves', 'run_charts', 'Pad', 'ink_box', 'ink_shar
            'hint', 'picture', 'probability_table', 'sentence', 'Ticker', 'guarded', 'fill']
 
 # %% ../../nbs/panels/50_base.ipynb #11c3d78f
-import base64, html, io, threading, time
+import base64, html, io, threading
 from collections.abc import Callable
 
 import anywidget
@@ -15,7 +15,7 @@ import ipywidgets as w
 import numpy as np
 import traitlets as t
 
-from ..core.config import PodError, asset, explain
+from ..core.config import asset, explain
 
 # %% ../../nbs/panels/50_base.ipynb #aaf45178
 class Curves(anywidget.AnyWidget):
@@ -34,9 +34,21 @@ def run_charts(rows: list[dict],  # metrics of each epoch
     per_epoch = total / max(1, epochs) or 1
     points = list(points)[:: max(1, len(points) // 300)]  # more than the screen has pixels for helps nobody
     def series(name, color): return {"name": name, "color": color, "x": [r["epoch"] for r in rows if name in r], "y": [r[name] for r in rows if name in r]}
-    running = {"name": "running", "color": BLUE, "faint": True, "x": [round(s / per_epoch, 3) for s, _ in points], "y": [v for _, v in points]}
-    return [{"title": "Loss", "percent": False, "series": [running, series("train_loss", BLUE), series("valid_loss", ORANGE)]},
-            {"title": "Accuracy", "percent": True, "series": [series("valid_acc", ORANGE)]}]
+    running = {
+        "name": "running",
+        "color": BLUE,
+        "faint": True,
+        "x": [round(s / per_epoch, 3) for s, _ in points],
+        "y": [v for _, v in points],
+    }
+    return [
+        {
+            "title": "Loss",
+            "percent": False,
+            "series": [running, series("train_loss", BLUE), series("valid_loss", ORANGE)],
+        },
+        {"title": "Accuracy", "percent": True, "series": [series("valid_acc", ORANGE)]},
+    ]
 
 # %% ../../nbs/panels/50_base.ipynb #fc933b98
 class Pad(anywidget.AnyWidget):
@@ -65,7 +77,11 @@ def ink_share(images: np.ndarray,  # [N, H, W] uint8, ink bright
              ) -> float:  # of the frame's side
     "How much of the frame the longer side of the ink takes, in a typical image."
     boxes = [b for b in map(ink_box, images) if b]
-    return float(np.median([max((b[1] - b[0]) / images.shape[1], (b[3] - b[2]) / images.shape[2]) for b in boxes])) if boxes else 1.0
+    return (
+        float(np.median([max((b[1] - b[0]) / images.shape[1], (b[3] - b[2]) / images.shape[2]) for b in boxes]))
+        if boxes
+        else 1.0
+    )
 
 def centre(a: np.ndarray,  # [H, W] uint8, ink bright on black
            share: float) -> np.ndarray:  # [S, S] uint8
@@ -97,9 +113,15 @@ def picture(a: np.ndarray,  # [H, W, C] uint8
 
 def probability_table(probabilities: dict[str, float], most: int = 10) -> str:
     "Class probabilities as bars."
-    rows = "".join(f'<tr><td class="c">{html.escape(k)}</td><td class="b"><div style="width:{100 * v:.1f}%"></div></td><td class="n">{100 * v:.1f} %</td></tr>'
-                   for k, v in list(probabilities.items())[:most])
-    more = f'<div class="pod-hint" style="margin-left:6px">and {len(probabilities) - most} more classes</div>' if len(probabilities) > most else ""
+    rows = "".join(
+        f'<tr><td class="c">{html.escape(k)}</td><td class="b"><div style="width:{100 * v:.1f}%"></div></td><td class="n">{100 * v:.1f} %</td></tr>'
+        for k, v in list(probabilities.items())[:most]
+    )
+    more = (
+        f'<div class="pod-hint" style="margin-left:6px">and {len(probabilities) - most} more classes</div>'
+        if len(probabilities) > most
+        else ""
+    )
     return f'<table class="pod-probs">{rows}</table>{more}'
 
 # %% ../../nbs/panels/50_base.ipynb #b0eae5a8
@@ -108,7 +130,7 @@ def sentence(e: Exception) -> str:
     return str(explain(e) or f"{type(e).__name__}: {e}")
 
 class Ticker:
-    "Calls `tick`, holding `lock`, every `every` seconds until `stop()`; errors go to `on_error`, and \"\" when all is well again."
+    'Calls `tick`, holding `lock`, every `every` seconds until `stop()`; errors go to `on_error`, and "" when all is well again.'
     def __init__(self, tick: Callable[[], None], on_error: Callable[[str], None], lock: threading.RLock, every: float = 0.4):
         self.tick, self.on_error, self.lock, self.every, self._over = tick, on_error, lock, every, threading.Event()
         threading.Thread(target=self._loop, name="panel", daemon=True).start()

@@ -10,12 +10,25 @@ import html, threading
 
 import ipywidgets as w
 import numpy as np
-from PIL import Image
 
 from ..core.config import PodError, Workspace, read_json, workspace
 from ..core.image import ImageSpec, open_image, to_uint8
 from ..core.sources import Items, load
-from .base import Pad, Ticker, centre, error_html, fill, guarded, heading, hint, ink_share, picture, probability_table, sentence, style
+from lightning_pod.panels.base import (
+    Pad,
+    Ticker,
+    centre,
+    error_html,
+    fill,
+    guarded,
+    heading,
+    hint,
+    ink_share,
+    picture,
+    probability_table,
+    sentence,
+    style,
+)
 from ..train.runs import FitConfig, Run, list_runs
 
 # %% ../../nbs/panels/57_infer.ipynb #36936b0e
@@ -23,7 +36,8 @@ class Held:
     "The validation images of a run (its test images, where it has none)."
     def __init__(self, run: Run):
         c, known = FitConfig(**run.config), read_json(run.path / "splits.json")
-        if c.data.endswith("(given as an object)"): raise PodError("this run's images were given as an object, and no copy of them is kept: draw or upload one")
+        if c.data.endswith("(given as an object)"):
+            raise PodError("this run's images were given as an object, and no copy of them is kept: draw or upload one")
         kept = known["valid"] or known["test"]
         if not kept: raise PodError(f"run {run.id} kept no images for validation")
         self.items: Items = load(c.data, c.root, download=False, image_size=c.image_size)
@@ -38,7 +52,9 @@ class Held:
     def __getitem__(self, i: int) -> tuple:
         "An image, as a path or array, and the name of its class."
         k = self.index[i % len(self.index)]
-        return (self.items.pixels[k] if self.items.pixels is not None else self.items.root / self.items.keys[k]), self.items.classes[self.items.labels[k]]
+        return (
+            self.items.pixels[k] if self.items.pixels is not None else self.items.root / self.items.keys[k]
+        ), self.items.classes[self.items.labels[k]]
 
     def ink(self) -> tuple[float, bool] | None:
         "For signs: how much of the frame the ink takes, and whether it is bright on dark. None for photographs."
@@ -56,25 +72,55 @@ class InferPanel(w.VBox):
                  watch: bool = True,  # keep the list of runs in step by itself
                 ):
         self.where = where if isinstance(where, Workspace) else workspace(where)
-        self.run, self._held, self._share, self._known, self._asked, self.lock = None, None, None, None, 0, threading.RLock()
-        self.choice = w.Dropdown(description="Run", options=[("none yet", "")], layout={"width": "auto", "max_width": "720px"}, style={"description_width": "36px"})
+        self.run, self._held, self._share, self._known, self._asked, self.lock = (
+            None,
+            None,
+            None,
+            None,
+            0,
+            threading.RLock(),
+        )
+        self.choice = w.Dropdown(
+            description="Run",
+            options=[("none yet", "")],
+            layout={"width": "auto", "max_width": "720px"},
+            style={"description_width": "36px"},
+        )
         self.pad, self.clear = Pad(), w.Button(description="Clear")
         self.upload = w.FileUpload(accept="image/*", multiple=False, description="Choose an image")
-        self.number = w.BoundedIntText(value=0, min=0, max=0, description="Number", layout={"width": "180px"}, style={"description_width": "60px"})
+        self.number = w.BoundedIntText(
+            value=0, min=0, max=0, description="Number", layout={"width": "180px"}, style={"description_width": "60px"}
+        )
         self.any = w.Button(description="Another one")
-        self.inputs = w.Tab([w.VBox([self.pad, self.clear, hint("with the mouse or a finger")]), w.VBox([self.upload, hint("JPEG, PNG, WebP, BMP, GIF or TIFF")]),
-                             w.VBox([self.number, self.any, hint("images that the run was not trained on")])], titles=["Draw", "Upload", "Validation set"], layout={"width": "310px"})
+        self.inputs = w.Tab(
+            [
+                w.VBox([self.pad, self.clear, hint("with the mouse or a finger")]),
+                w.VBox([self.upload, hint("JPEG, PNG, WebP, BMP, GIF or TIFF")]),
+                w.VBox([self.number, self.any, hint("images that the run was not trained on")]),
+            ],
+            titles=["Draw", "Upload", "Validation set"],
+            layout={"width": "310px"},
+        )
         self.seen, self.said, self.error, self.note = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         left = w.VBox([heading("Image"), self.inputs])
         middle = w.VBox([heading("As the model sees it"), self.seen])
-        right = w.VBox([heading("What it says"), self.note, self.said, self.error], layout={"flex": "1 1 300px", "min_width": "280px"})
+        right = w.VBox(
+            [heading("What it says"), self.note, self.said, self.error],
+            layout={"flex": "1 1 300px", "min_width": "280px"},
+        )
         cols = w.Box([left, middle, right]); cols.add_class("pod-cols")
         super().__init__([style(), self.choice, cols])
         self.add_class("pod"); self.seen.add_class("pod-seen"); self.clear.add_class("pod-clear")
-        for widget, name, f in ((self.pad, "image", self._drawn), (self.upload, "value", self._uploaded), (self.number, "value", self._from_held), (self.inputs, "selected_index", self._turned),
-                                (self.choice, "value", lambda: None if self.choice.filling else self._use(self.choice.value))):
+        for widget, name, f in (
+            (self.pad, "image", self._drawn),
+            (self.upload, "value", self._uploaded),
+            (self.number, "value", self._from_held),
+            (self.inputs, "selected_index", self._turned),
+            (self.choice, "value", lambda: None if self.choice.filling else self._use(self.choice.value)),
+        ):
             widget.observe(guarded(self.show_error, f, self.lock), name)
-        for button, f in ((self.any, self._another), (self.clear, self._wipe)): button.on_click(guarded(self.show_error, f, self.lock))
+        for button, f in ((self.any, self._another), (self.clear, self._wipe)):
+            button.on_click(guarded(self.show_error, f, self.lock))
         self._nothing()
         self.refresh()
         self.ticker = Ticker(self.refresh, self.show_error, self.lock, every=1.0) if watch else None
@@ -85,17 +131,28 @@ class InferPanel(w.VBox):
 
     def show_error(self, text: str): self.error.value = error_html(text)
     def _nothing(self):
-        self.seen.value, self.said.value, self.note.value = '<div class="pod-none">nothing yet</div>', "<i>Draw, upload, or take an image.</i>", ""
+        self.seen.value, self.said.value, self.note.value = (
+            '<div class="pod-none">nothing yet</div>',
+            "<i>Draw, upload, or take an image.</i>",
+            "",
+        )
 
     # ---- which run
     def refresh(self):
         "Read the list of runs again, when there are new ones that can predict."
-        runs = [r for r in list_runs(self.where)[:50] if (r.checkpoints / "best.ckpt").exists() and (r.path / "splits.json").exists()]
+        runs = [
+            r
+            for r in list_runs(self.where)[:50]
+            if (r.checkpoints / "best.ckpt").exists() and (r.path / "splits.json").exists()
+        ]
         if (ids := [r.id for r in runs]) == self._known: return
         newest_was_chosen = self.run is None or (self._known and self.run.id == self._known[0])
         self._known, self._runs = ids, {r.id: r for r in runs}
-        fill(self.choice, [(f"{r.id} · {r.info.get('title', '')}", r.id) for r in runs] or [("none yet: train one first", "")],
-             ids[0] if newest_was_chosen and ids else self.run and self.run.id)
+        fill(
+            self.choice,
+            [(f"{r.id} · {r.info.get('title', '')}", r.id) for r in runs] or [("none yet: train one first", "")],
+            ids[0] if newest_was_chosen and ids else self.run and self.run.id,
+        )
         self._use(self.choice.value)
 
     def _use(self, id: str | None):

@@ -25,26 +25,72 @@ class Settings(w.VBox):
     def __init__(self, where: Workspace):
         d, wide = FitConfig(), {"layout": {"width": "310px"}, "style": {"description_width": "96px"}}
         self.where = where
-        self.data = w.Combobox(value=d.data, options=list(NAMES), description="Data", placeholder="a name, or a folder", ensure_option=False, continuous_update=False, **wide)
+        self.data = w.Combobox(
+            value=d.data,
+            options=list(NAMES),
+            description="Data",
+            placeholder="a name, or a folder",
+            ensure_option=False,
+            continuous_update=False,
+            **wide,
+        )
         self.model = w.Dropdown(options=MODELS, value=d.model, description="Model", **wide)
         self.epochs = w.IntSlider(value=d.epochs, min=1, max=100, description="Epochs", **wide)
-        self.batch_size = w.Dropdown(options=[("automatic", 0), *[(f"{n} images", n) for n in (16, 32, 64, 128, 256, 512, 1024)]], value=0, description="Batch size", **wide)
-        self.lr = w.FloatLogSlider(value=d.lr, base=10, min=-4, max=0, step=0.1, readout_format=".1e", description="Learning rate", **wide)
+        self.batch_size = w.Dropdown(
+            options=[("automatic", 0), *[(f"{n} images", n) for n in (16, 32, 64, 128, 256, 512, 1024)]],
+            value=0,
+            description="Batch size",
+            **wide,
+        )
+        self.lr = w.FloatLogSlider(
+            value=d.lr, base=10, min=-4, max=0, step=0.1, readout_format=".1e", description="Learning rate", **wide
+        )
         self.seed = w.BoundedIntText(value=0, min=0, max=2**31, description="Seed", **wide)
-        self.augment = w.Dropdown(options=[("fit for the data", "auto"), ("none", "none")], value=d.augment, description="Augmentation", **wide)
+        self.augment = w.Dropdown(
+            options=[("fit for the data", "auto"), ("none", "none")],
+            value=d.augment,
+            description="Augmentation",
+            **wide,
+        )
         self.image_size = w.BoundedIntText(value=0, min=0, max=1024, description="Image size", **wide)
-        more = w.Accordion([w.VBox([self.image_size, hint("pixels a side; 0: as the images are, at most 128"), self.augment, self.seed])], titles=["More settings"])
-        super().__init__([self.data, hint("a name such as digits or CIFAR10, or a folder that holds one folder per class"), self.model, self.epochs, self.batch_size, self.lr,
-                          hint("the highest of its cycle, per step; 1e-2 is a good start"), more])
+        more = w.Accordion(
+            [
+                w.VBox(
+                    [self.image_size, hint("pixels a side; 0: as the images are, at most 128"), self.augment, self.seed]
+                )
+            ],
+            titles=["More settings"],
+        )
+        super().__init__(
+            [
+                self.data,
+                hint("a name such as digits or CIFAR10, or a folder that holds one folder per class"),
+                self.model,
+                self.epochs,
+                self.batch_size,
+                self.lr,
+                hint("the highest of its cycle, per step; 1e-2 is a good start"),
+                more,
+            ]
+        )
         self.add_class("pod-settings")
 
     def config(self) -> FitConfig:
         "What the widgets say, checked."
         data = self.data.value.strip()
-        if not data: raise PodError("choose a data set: a name such as 'digits', or a folder that holds one folder per class")
+        if not data:
+            raise PodError("choose a data set: a name such as 'digits', or a folder that holds one folder per class")
         if (self.where.path / data).is_dir() and data not in NAMES: data = str(self.where.path / data)
-        return FitConfig(data=data, model=self.model.value, epochs=self.epochs.value, batch_size=self.batch_size.value or None, lr=float(f"{self.lr.value:.3g}"), seed=self.seed.value,
-                         augment=self.augment.value, image_size=self.image_size.value or None).check()
+        return FitConfig(
+            data=data,
+            model=self.model.value,
+            epochs=self.epochs.value,
+            batch_size=self.batch_size.value or None,
+            lr=float(f"{self.lr.value:.3g}"),
+            seed=self.seed.value,
+            augment=self.augment.value,
+            image_size=self.image_size.value or None,
+        ).check()
 
 # %% ../../nbs/panels/52_train.ipynb #b2914786
 class RunView(w.VBox):
@@ -52,8 +98,12 @@ class RunView(w.VBox):
     def __init__(self):
         self.run, self.status = None, ""
         self.head, self.bar, self.curves, self.log_view = w.HTML(), w.HTML(), Curves(charts=run_charts([])), w.HTML()
-        note = hint("train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run")
-        super().__init__([self.head, self.bar, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)])
+        note = hint(
+            "train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run"
+        )
+        super().__init__(
+            [self.head, self.bar, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
+        )
         self.show(None)
 
     def show(self, run: Run | None):
@@ -61,8 +111,15 @@ class RunView(w.VBox):
         self.run, self.history, self._drawn, self._log_size = run, History(), None, -1
         self.reader = EventReader(run.path / "events.jsonl") if run else None
         self.total = {"epochs": run.config["epochs"], "steps": 0} if run else {"epochs": 1, "steps": 0}
-        if run is None: self.head.value, self.bar.value, self.curves.charts, self.log_view.value = "<i>No run yet: choose settings and start.</i>", "", run_charts([]), ""
-        else: self.tick()
+        if run is None:
+            self.head.value, self.bar.value, self.curves.charts, self.log_view.value = (
+                "<i>No run yet: choose settings and start.</i>",
+                "",
+                run_charts([]),
+                "",
+            )
+        else:
+            self.tick()
 
     def tick(self):
         "Bring the view up to date."
@@ -76,20 +133,30 @@ class RunView(w.VBox):
         if new or self._drawn is None:
             self._drawn = True
             self.curves.epochs = float(self.total["epochs"])
-            self.curves.charts = run_charts(self.history.rows, self.history.points, self.total["steps"], self.total["epochs"])
+            self.curves.charts = run_charts(
+                self.history.rows, self.history.points, self.total["steps"], self.total["epochs"]
+            )
         self._show_log()
 
     def _show_head(self, info: dict, p: dict):
         state, share = info["state"], p["done"] / max(1, p["total"]) if p else 0.0
         text = self.history.line() if state in ("running", "starting", "stopping") else self._ending(info)
-        self.head.value = (f'<div class="pod-line"><span class="pod-badge {state}">{state}</span> &nbsp;<b>{html.escape(info.get("title") or "")}</b> '
-                           f'<span style="color:var(--pod-dim)">{html.escape(self.run.id)}</span></div>')
-        self.bar.value = (f'<div class="pod-bar"><div style="width:{100 * share:.1f}%"></div></div><div class="pod-line">{html.escape(text)}</div>'
-                          + (error_html(info.get("message") or "") if state in ("failed", "died") else ""))
+        self.head.value = (
+            f'<div class="pod-line"><span class="pod-badge {state}">{state}</span> &nbsp;<b>{html.escape(info.get("title") or "")}</b> '
+            f'<span style="color:var(--pod-dim)">{html.escape(self.run.id)}</span></div>'
+        )
+        self.bar.value = (
+            f'<div class="pod-bar"><div style="width:{100 * share:.1f}%"></div></div><div class="pod-line">{html.escape(text)}</div>'
+            + (error_html(info.get("message") or "") if state in ("failed", "died") else "")
+        )
 
     def _ending(self, info: dict) -> str:
         m = (info.get("result") or {}).get("metrics") or (self.history.rows[-1] if self.history.rows else {})
-        shown = " · ".join(f"{label} {100 * m[k]:.2f} %" for k, label in (("valid_acc", "validation accuracy"), ("test_acc", "test accuracy")) if m.get(k) is not None)
+        shown = " · ".join(
+            f"{label} {100 * m[k]:.2f} %"
+            for k, label in (("valid_acc", "validation accuracy"), ("test_acc", "test accuracy"))
+            if m.get(k) is not None
+        )
         took = f" · {duration(info['result']['seconds'])}" if info.get("result") else ""
         why = f" · {info['message']}" if info["state"] == "stopped" and info.get("message") else ""
         return (shown or "no epoch was finished") + took + why
@@ -111,13 +178,26 @@ class TrainPanel(w.VBox):
         self.settings, self.view, self.error, self.lock = Settings(self.where), RunView(), w.HTML(), threading.RLock()
         button = {"layout": {"width": "auto", "flex": "1 1 auto"}}
         self.start = w.Button(description="Start training", button_style="primary", **button)
-        self.stop = w.Button(description="Stop", disabled=True, tooltip="ends at the next batch, with a checkpoint", **button)
+        self.stop = w.Button(
+            description="Stop", disabled=True, tooltip="ends at the next batch, with a checkpoint", **button
+        )
         self.go_on = w.Button(description="Resume", disabled=True, tooltip="goes on where it stopped", **button)
-        self.choice = w.Dropdown(description="Run", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "36px"})
-        for b, f, name in ((self.start, self._start, "pod-start"), (self.stop, self._stop, "pod-stop"), (self.go_on, self._resume, "pod-resume")):
+        self.choice = w.Dropdown(
+            description="Run", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "36px"}
+        )
+        for b, f, name in (
+            (self.start, self._start, "pod-start"),
+            (self.stop, self._stop, "pod-stop"),
+            (self.go_on, self._resume, "pod-resume"),
+        ):
             b.on_click(guarded(self.show_error, f, self.lock))
             b.add_class(name)
-        self.choice.observe(guarded(self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock), "value")
+        self.choice.observe(
+            guarded(
+                self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock
+            ),
+            "value",
+        )
         side = w.VBox([heading("New training"), self.settings, w.HBox([self.start, self.stop, self.go_on]), self.error])
         main = w.VBox([self.choice, self.view])
         side.add_class("pod-side"); main.add_class("pod-main")

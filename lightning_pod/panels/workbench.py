@@ -23,7 +23,9 @@ class Workbench(w.VBox):
                  watch: bool = True):
         self.where = where if isinstance(where, Workspace) else workspace(where)
         self.train, self.infer = TrainPanel(self.where, watch), InferPanel(self.where, watch)
-        title = w.HTML(f'<div class="pod-title"><b>lightning_pod</b><span>workspace {html.escape(self.where.path.name)}</span></div>')
+        title = w.HTML(
+            f'<div class="pod-title"><b>lightning_pod</b><span>workspace {html.escape(self.where.path.name)}</span></div>'
+        )
         self.tabs = w.Tab([self.train, self.infer], titles=["Train", "Infer"])
         super().__init__([style(), title, self.tabs])
         self.add_class("pod")
@@ -41,7 +43,9 @@ def _claim(host: str, port: int) -> int:
         try: s.bind((host, port))
         except OSError as e:
             if e.errno == errno.EADDRINUSE:
-                raise PodError(f"port {port} of {host} is taken by another program: choose another one with --port, or --port 0 for any free one") from e
+                raise PodError(
+                    f"port {port} of {host} is taken by another program: choose another one with --port, or --port 0 for any free one"
+                ) from e
             raise PodError(f"can't listen on {host}:{port}: {e.strerror or e}") from e
         return s.getsockname()[1]
 
@@ -52,14 +56,34 @@ def serve_body(ctx: Context):
     from tornado.ioloop import IOLoop
     from voila.app import Voila
     app = Voila()
-    app.initialize([str(asset("dashboards", "workbench.ipynb")), "--no-browser", f"--port={port}", f"--Voila.ip={host}", "--template=pod", "--Voila.log_level=WARN",
-                    "--MappingKernelManager.cull_interval=20", "--MappingKernelManager.cull_idle_timeout=60", "--show_tracebacks=True",
-                    *(f"--VoilaConfiguration.extension_allowlist={e}" for e in ("@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"))])
+    app.initialize(
+        [
+            str(asset("dashboards", "workbench.ipynb")),
+            "--no-browser",
+            f"--port={port}",
+            f"--Voila.ip={host}",
+            "--template=pod",
+            "--Voila.log_level=WARN",
+            "--MappingKernelManager.cull_interval=20",
+            "--MappingKernelManager.cull_idle_timeout=60",
+            "--show_tracebacks=True",
+            *(
+                f"--VoilaConfiguration.extension_allowlist={e}"
+                for e in ("@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget")
+            ),
+        ]
+    )
     app.port_retries = 0
-    app.tornado_settings = {"disable_check_xsrf": True, "allow_remote_access": host not in LOOPBACK, "websocket_max_message_size": 200 << 20}
+    app.tornado_settings = {
+        "disable_check_xsrf": True,
+        "allow_remote_access": host not in LOOPBACK,
+        "websocket_max_message_size": 200 << 20,
+    }
     ctx.catch_signals()  # Voila has put its own handlers there
     loop = IOLoop.current()
-    loop.add_callback(lambda: ctx.emit("ready", url=_url(host, port)))  # runs once the loop does, and by then it listens
+    loop.add_callback(
+        lambda: ctx.emit("ready", url=_url(host, port))
+    )  # runs once the loop does, and by then it listens
     threading.Thread(target=lambda: (ctx.wait_for_stop(), loop.add_callback(loop.stop)), daemon=True).start()
     app.start()
     ctx.check()
@@ -74,12 +98,23 @@ def up(host: str = "127.0.0.1",  # address to listen on
     ws = workspace()
     for j in jobs(ws):
         if j.info["kind"] == "workbench" and not j.ended and j.config["port"] == port:
-            raise PodError(f"the workbench of this workspace is up already, at {_url(host, port)}: open that, end it with `pod stop {j.id}`, or choose another --port")
+            raise PodError(
+                f"the workbench of this workspace is up already, at {_url(host, port)}: open that, end it with `pod stop {j.id}`, or choose another --port"
+            )
     port = _claim(host, port)
     os.environ["POD_WORKSPACE"] = str(ws.path)
-    job = Job.create(ws.jobs, "workbench", "lightning_pod.panels.workbench:serve_body", {"host": host, "port": port, "detach": detach}, f"workbench at {_url(host, port)}")
+    job = Job.create(
+        ws.jobs,
+        "workbench",
+        "lightning_pod.panels.workbench:serve_body",
+        {"host": host, "port": port, "detach": detach},
+        f"workbench at {_url(host, port)}",
+    )
     if host not in LOOPBACK:
-        print(f"warning: everybody who can reach {host}:{port} can start trainings here: there is no login", file=sys.stderr)
+        print(
+            f"warning: everybody who can reach {host}:{port} can start trainings here: there is no login",
+            file=sys.stderr,
+        )
 
     def tell(event: dict):
         if event["kind"] == "ready":

@@ -49,18 +49,27 @@ class JobCallback(pl.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         total = int(min(trainer.estimated_stepping_batches, 2**53))
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else None
-        self.ctx.report(trainer.global_step, total, train_loss=loss, epoch=trainer.current_epoch + 1, epochs=trainer.max_epochs)
+        self.ctx.report(
+            trainer.global_step, total, train_loss=loss, epoch=trainer.current_epoch + 1, epochs=trainer.max_epochs
+        )
         if self.ctx.stopping and not trainer.is_last_batch: self._save_and_stop(trainer)
 
     def _save_and_stop(self, trainer):
         trainer.save_checkpoint(self.run.checkpoints / "last.ckpt")
-        self.ctx.message(f"stopped in epoch {trainer.current_epoch + 1} at step {trainer.global_step}, with a checkpoint")
+        self.ctx.message(
+            f"stopped in epoch {trainer.current_epoch + 1} at step {trainer.global_step}, with a checkpoint"
+        )
         raise JobStopped(self.ctx.why)
 
     def on_train_epoch_end(self, trainer, module):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "seconds": round(self.before + time.monotonic() - self.began, 2),
-               **values, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "seconds": round(self.before + time.monotonic() - self.began, 2),
+            **values,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
         self.ctx.metrics(**row)
         for logger in trainer.loggers: logger.log_metrics({"lr": row["lr"]}, step=trainer.global_step)
         self.history.rows.append(row)
@@ -86,8 +95,13 @@ def fit_body(ctx: Context, data: pl.LightningDataModule | None = None, model: pl
     with quiet():
         pl.seed_everything(c.seed, workers=True, verbose=False)
         data = data if data is not None else prepared(make_data(c), ctx)
-        model = model if model is not None else Classifier(c.model, lr=c.lr, weight_decay=c.weight_decay, label_smoothing=c.label_smoothing)
-        if left := getattr(data, "left_out", None): ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]), level="warning")
+        model = (
+            model
+            if model is not None
+            else Classifier(c.model, lr=c.lr, weight_decay=c.weight_decay, label_smoothing=c.label_smoothing)
+        )
+        if left := getattr(data, "left_out", None):
+            ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]), level="warning")
         last = run.checkpoints / "last.ckpt"
         if hasattr(data, "splits"): _write_splits(ctx, data, last.exists())
         go_on = last if ctx.resumed and last.exists() else None
@@ -115,20 +129,35 @@ def _trackers(ctx: Context, run: Run, c: FitConfig) -> list:
     loggers, missing = make_loggers(logger_names(c.loggers), run, known)
     for text in missing: ctx.message(text, level="warning")
     for logger in loggers:
-        if hasattr(logger, "close") and "aim" not in known: ctx.emit("tracker", name="aim", tracker_id=logger.experiment.hash)
-        logger.log_hyperparams({k: str(v) if isinstance(v, dict) else v for k, v in c.to_dict().items() if v is not None})
+        if hasattr(logger, "close") and "aim" not in known:
+            ctx.emit("tracker", name="aim", tracker_id=logger.experiment.hash)
+        logger.log_hyperparams(
+            {k: str(v) if isinstance(v, dict) else v for k, v in c.to_dict().items() if v is not None}
+        )
     return loggers
 
 def _trainer(c: FitConfig, arguments: dict, loggers: list, callback: JobCallback) -> pl.Trainer:
     "Lightning's Trainer: our callback, and whatever else the caller wants of it."
-    mine = dict(max_epochs=c.epochs, logger=loggers or False, callbacks=[callback], plugins=[WholeCheckpoints()], enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, devices=1, log_every_n_steps=10, num_sanity_val_steps=0)
+    mine = dict(
+        max_epochs=c.epochs,
+        logger=loggers or False,
+        callbacks=[callback],
+        plugins=[WholeCheckpoints()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        devices=1,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+    )
     theirs = {k: v for k, v in arguments.items() if v != OBJECT}
     for name in ("callbacks", "plugins"):
         more = theirs.pop(name, [])
         mine[name] += more if isinstance(more, (list, tuple)) else [more]
-    try: return pl.Trainer(**{**mine, **theirs})
-    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as e: raise PodError(f"Trainer: {e}") from e
+    try:
+        return pl.Trainer(**{**mine, **theirs})
+    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as e:
+        raise PodError(f"Trainer: {e}") from e
 
 def _check_trainer(arguments: dict):
     "Raise `PodError` for an argument that Lightning's Trainer doesn't have."
@@ -137,29 +166,43 @@ def _check_trainer(arguments: dict):
     for name in arguments:
         if name not in names: raise unknown("argument of the Trainer", name, names)
     for name in ("devices", "num_nodes"):
-        if str(arguments.get(name, 1)) not in ("1", "auto"): raise PodError(f"trainer.{name}={arguments[name]!r}: training on several devices isn't supported yet, only 1 is")
+        if str(arguments.get(name, 1)) not in ("1", "auto"):
+            raise PodError(
+                f"trainer.{name}={arguments[name]!r}: training on several devices isn't supported yet, only 1 is"
+            )
 
 def _write_splits(ctx: Context, data: ImageData, going_on: bool):
     "Write `splits.json`; a run that goes on must find the images it began with, or its test images would be trained on."
     was, now = read_json(ctx.path / "splits.json"), json.loads(json.dumps(data.splits()))
     if going_on and was and any(was[k] != now[k] for k in ("digest", "classes", "spec", "train", "valid", "test")):
-        raise PodError(f"the images of {data.name}, or their split, have changed since run {ctx.job.id} began: start a new run")
+        raise PodError(
+            f"the images of {data.name}, or their split, have changed since run {ctx.job.id} began: start a new run"
+        )
     if was != now: write_json(ctx.path / "splits.json", now)
     for part, share in (("valid", data.valid), ("test", data.test)):
-        if share and not now[part]: ctx.message(f"no images are left for {part}: there are too few of each class", level="warning")
+        if share and not now[part]:
+            ctx.message(f"no images are left for {part}: there are too few of each class", level="warning")
 
 def _finish(ctx: Context, trainer: pl.Trainer, model: pl.LightningModule, data, callback: JobCallback) -> dict:
     "Test the best weights and sum up."
     best, rows = callback.run.checkpoints / "best.ckpt", callback.history.rows
-    if not rows: raise PodError("no epoch was finished: is the training set empty, or did the Trainer's limits leave nothing?")
+    if not rows:
+        raise PodError("no epoch was finished: is the training set empty, or did the Trainer's limits leave nothing?")
     row = next(r for r in rows if r["epoch"] == callback.best_epoch)
     metrics = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr")}
-    model.load_state_dict(torch.load(best, map_location="cpu", weights_only=False)["state_dict"])  # this process wrote it: it may hold anything
+    model.load_state_dict(
+        torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+    )  # this process wrote it: it may hold anything
     if _has_test(data, model):
         test = {k: float(v) for k, v in trainer.test(model, datamodule=data, verbose=False)[0].items()}
         ctx.metrics(epoch=row["epoch"], step=row["step"], **test)
         metrics |= test
-    return {"metrics": metrics, "seconds": round(callback.before + time.monotonic() - callback.began, 2), "epochs": len(rows), "best_epoch": row["epoch"]}
+    return {
+        "metrics": metrics,
+        "seconds": round(callback.before + time.monotonic() - callback.began, 2),
+        "epochs": len(rows),
+        "best_epoch": row["epoch"],
+    }
 
 def _has_test(data, model: pl.LightningModule) -> bool:
     "Whether there is a test set and a step for it."
@@ -170,13 +213,25 @@ def read_checkpoint(file: Path) -> dict:
     "A checkpoint, read without running code that it may hold."
     try: return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        raise PodError(f"'{file}' holds more than weights and numbers: leave objects out with save_hyperparameters(ignore=[…]) ({str(e).splitlines()[0]})") from e
+        raise PodError(
+            f"'{file}' holds more than weights and numbers: leave objects out with save_hyperparameters(ignore=[…]) ({str(e).splitlines()[0]})"
+        ) from e
 
 # %% ../../nbs/train/21_fit.ipynb #65ddcad7
 def make_data(c: FitConfig) -> ImageData:
     "The `ImageData` that a config asks for."
-    return ImageData(c.data, image_size=c.image_size, batch_size=c.batch_size, valid=c.valid, test=c.test, seed=c.seed, augment=c.augment,
-                     on_bad=c.on_bad, root=c.root, download=c.download)
+    return ImageData(
+        c.data,
+        image_size=c.image_size,
+        batch_size=c.batch_size,
+        valid=c.valid,
+        test=c.test,
+        seed=c.seed,
+        augment=c.augment,
+        on_bad=c.on_bad,
+        root=c.root,
+        download=c.download,
+    )
 
 def prepared(data: ImageData, ctx: Context | None = None, show: ProgressLine | None = None) -> ImageData:
     "`data`, loaded and decoded, with progress; a request to stop is heard between two images."
@@ -201,7 +256,10 @@ def quiet():
     for log, _ in were: log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch\.jit|aim)\b.*")
-        warnings.filterwarnings("ignore", message=r".*(does not have many workers|smaller than the logging interval|weights_only|LeafSpec|isinstance\(treespec).*")
+        warnings.filterwarnings(
+            "ignore",
+            message=r".*(does not have many workers|smaller than the logging interval|weights_only|LeafSpec|isinstance\(treespec).*",
+        )
         try: yield
         finally:
             for log, level in were: log.setLevel(level)
@@ -221,21 +279,29 @@ def fit(data: str | Path | tuple | pl.LightningDataModule = "digits",  # a data 
     objects = {k: v for k, v in (settings.get("trainer") or {}).items() if not _plain(v)}
     if resume is not None:
         run = load_run(resume, ws)
-        if fixed := set(settings) - ({"trainer"} if objects else set()): raise PodError(f"{', '.join(sorted(fixed))} can't be changed when a run goes on: start a new one")
+        if fixed := set(settings) - ({"trainer"} if objects else set()):
+            raise PodError(f"{', '.join(sorted(fixed))} can't be changed when a run goes on: start a new one")
         run._may_start()
         config = FitConfig(**run.config)
         dm = data if isinstance(data, pl.LightningDataModule) else ImageData(data) if isinstance(data, tuple) else None
-        if dm is None and config.data.endswith(OBJECT): raise PodError(f"run {run.id} was made from {config.data}: pass it again, fit(data, resume=…)")
+        if dm is None and config.data.endswith(OBJECT):
+            raise PodError(f"run {run.id} was made from {config.data}: pass it again, fit(data, resume=…)")
         if missing := [k for k, v in config.trainer.items() if v == OBJECT and k not in objects]:
-            raise PodError(f"run {run.id} was given {', '.join(missing)} for its Trainer: pass it again, fit(trainer={{…}}, resume=…)")
+            raise PodError(
+                f"run {run.id} was given {', '.join(missing)} for its Trainer: pass it again, fit(trainer={{…}}, resume=…)"
+            )
         dm = dm or prepared(make_data(config), show=show)
     else:
         config, dm = _settle(data, model, settings)
         dm = dm or prepared(make_data(config), show=show)  # what is wrong with the data shows before there is a run
         run = Run.create(ws.runs, "fit", "lightning_pod.train.fit:fit_body", config.to_dict(), title=config.describe())
     module = model if isinstance(model, pl.LightningModule) else None
-    if module is None and isinstance(model, torch.nn.Module): module = Classifier(model, lr=config.lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing)
-    if module is None and config.model not in NETS: raise PodError(f"run {run.id} was made with your own {config.model}: pass it again, fit(model=…, resume=…)")
+    if module is None and isinstance(model, torch.nn.Module):
+        module = Classifier(
+            model, lr=config.lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing
+        )
+    if module is None and config.model not in NETS:
+        raise PodError(f"run {run.id} was made with your own {config.model}: pass it again, fit(model=…, resume=…)")
 
     def body(ctx: Context) -> dict:
         if show: ctx.listeners.append(show)
@@ -251,7 +317,11 @@ OBJECT = "(given as an object)"  # in a config: it can't be made again from the 
 def _plain(value) -> bool:
     "Whether a YAML file can hold it."
     if isinstance(value, dict): return all(_plain(v) for v in value.values())
-    return all(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value is None or isinstance(value, (str, int, float, bool))
+    return (
+        all(_plain(v) for v in value)
+        if isinstance(value, (list, tuple))
+        else value is None or isinstance(value, (str, int, float, bool))
+    )
 
 def _settle(data, model, settings: dict) -> tuple[FitConfig, pl.LightningDataModule | None]:
     "The config of a fit, checked; and the data, where a config can't hold it."
@@ -259,23 +329,53 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, pl.LightningDataMod
     _check_trainer(settings.get("trainer") or {})
     for name in settings:
         if name not in names: raise unknown("setting of fit", name, names)
-    settings = {**settings, "trainer": {k: v if _plain(v) else OBJECT for k, v in (settings.get("trainer") or {}).items()}}
-    if not isinstance(settings.get("loggers", ""), str): settings = {**settings, "loggers": ",".join(logger_names(settings["loggers"])) or "none"}
+    settings = {
+        **settings,
+        "trainer": {k: v if _plain(v) else OBJECT for k, v in (settings.get("trainer") or {}).items()},
+    }
+    if not isinstance(settings.get("loggers", ""), str):
+        settings = {**settings, "loggers": ",".join(logger_names(settings["loggers"])) or "none"}
     if isinstance(model, str) and model not in NETS: raise unknown("model", model, NETS)
     net = model if isinstance(model, str) else type(model).__name__
     if isinstance(data, Path): data = str(data.expanduser().absolute())  # a folder, also where it is called as a set is
     if isinstance(data, str): return FitConfig(data=data, model=net, **settings).check(), None
     FitConfig(**{**settings, "data": "digits"}).check()
-    if isinstance(data, tuple): data = ImageData(data, **{k: settings[k] for k in ("image_size", "batch_size", "valid", "test", "seed", "augment") if k in settings})
-    if not isinstance(data, pl.LightningDataModule): raise PodError(f"data of type {type(data).__name__}: expected a name, a folder, (images, labels) or a LightningDataModule")
+    if isinstance(data, tuple):
+        data = ImageData(
+            data,
+            **{
+                k: settings[k]
+                for k in ("image_size", "batch_size", "valid", "test", "seed", "augment")
+                if k in settings
+            },
+        )
+    if not isinstance(data, pl.LightningDataModule):
+        raise PodError(
+            f"data of type {type(data).__name__}: expected a name, a folder, (images, labels) or a LightningDataModule"
+        )
     if isinstance(data, ImageData):
-        own = {k: getattr(data, k) for k in ("batch_size", "image_size", "valid", "test", "seed", "augment", "on_bad", "download", "root")}
+        own = {
+            k: getattr(data, k)
+            for k in ("batch_size", "image_size", "valid", "test", "seed", "augment", "on_bad", "download", "root")
+        }
         for k in own:
-            if k in settings and k != "seed" and settings[k] != own[k]: raise PodError(f"{k}={settings[k]!r}, but the ImageData was made with {k}={own[k]!r}: give it to ImageData")
-        if settings.get("seed", data.seed) != data.seed: raise PodError(f"seed={settings['seed']}, but the ImageData was made with seed={data.seed}: give it to ImageData")
-        if isinstance(data.source, (str, Path)) and data.augment in ("auto", "none") and not isinstance(data.image_size, tuple):
+            if k in settings and k != "seed" and settings[k] != own[k]:
+                raise PodError(
+                    f"{k}={settings[k]!r}, but the ImageData was made with {k}={own[k]!r}: give it to ImageData"
+                )
+        if settings.get("seed", data.seed) != data.seed:
+            raise PodError(
+                f"seed={settings['seed']}, but the ImageData was made with seed={data.seed}: give it to ImageData"
+            )
+        if (
+            isinstance(data.source, (str, Path))
+            and data.augment in ("auto", "none")
+            and not isinstance(data.image_size, tuple)
+        ):
             where = data.source if isinstance(data.source, str) else str(data.source.expanduser().absolute())
-            return FitConfig(**{**own, **settings, "data": where, "root": data.root and str(data.root), "model": net}).check(), data
+            return FitConfig(
+                **{**own, **settings, "data": where, "root": data.root and str(data.root), "model": net}
+            ).check(), data
         settings = {**settings, "seed": data.seed}
     name = getattr(data, "name", type(data).__name__)
     return FitConfig(**{**settings, "data": f"{name} {OBJECT}", "model": net}), data

@@ -44,9 +44,18 @@ class History:
     def line(self) -> str:
         "One line: epoch, share done, newest metrics, time left."
         p = self.progress
-        if not p: return f"decoding images: {self.preparing['done']:,} of {self.preparing['total']:,}" if self.preparing else "getting ready …"
+        if not p:
+            return (
+                f"decoding images: {self.preparing['done']:,} of {self.preparing['total']:,}"
+                if self.preparing
+                else "getting ready …"
+            )
         last = self.rows[-1] if self.rows else {}
-        shown = {"train_loss": p.get("train_loss"), "valid_loss": last.get("valid_loss"), "valid_acc": last.get("valid_acc")}
+        shown = {
+            "train_loss": p.get("train_loss"),
+            "valid_loss": last.get("valid_loss"),
+            "valid_acc": last.get("valid_acc"),
+        }
         text = f"epoch {p.get('epoch', 0)}/{p.get('epochs', '?')} · {100 * p['done'] / max(1, p['total']):.0f} %"
         text += "".join(f" · {k} {v:.4f}" for k, v in shown.items() if v is not None)
         return text + (f" · {duration(p['left_s'])} left" if p.get("left_s") and p["done"] < p["total"] else "")
@@ -75,7 +84,9 @@ class ProgressLine:
         elif self.mode == "line" and event["kind"] in ("progress", "metrics", "preparing"):
             columns = shutil.get_terminal_size().columns - 1  # a line that wraps can't be written over
             width = self.width if columns > 110 else 12
-            text = ("━" * round(share * width) + "─" * (width - round(share * width)) + " " + self.history.line())[:columns]
+            text = ("━" * round(share * width) + "─" * (width - round(share * width)) + " " + self.history.line())[
+                :columns
+            ]
             self._write("\r" + text.ljust(self.shown))
             self.shown = len(text)
         elif self.mode == "log" and event["kind"] == "metrics" and len(self.history.rows) > self.ended: self._print(self._epoch())
@@ -83,7 +94,9 @@ class ProgressLine:
 
     def _epoch(self) -> str:
         row = self.history.rows[-1]
-        return f"epoch {row.get('epoch')}" + "".join(f" · {k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k not in ("seconds", "lr"))
+        return f"epoch {row.get('epoch')}" + "".join(
+            f" · {k} {v:.4f}" for k, v in row.items() if isinstance(v, float) and k not in ("seconds", "lr")
+        )
 
     def _print(self, text: str):
         self._write(("\r" + " " * self.shown + "\r" if self.shown else "") + text + "\n")
@@ -97,7 +110,9 @@ class ProgressLine:
             import html
 
             from IPython.display import HTML
-            self.handle.update(HTML(f"<code>{html.escape(self.history.line())}</code>"))  # a saved notebook can't show a widget
+            self.handle.update(
+                HTML(f"<code>{html.escape(self.history.line())}</code>")
+            )  # a saved notebook can't show a widget
         elif self.shown: self._write("\n")
 
 def _in_jupyter() -> bool:

@@ -53,7 +53,8 @@ class FitConfig:
         number("label_smoothing", self.label_smoothing, 0, 0.9)
         number("seed", self.seed, 0, 2**31, whole=True)
         check_source(self.data)
-        if self.data not in NAMES and Path(self.data).expanduser().is_dir(): self.data = str(Path(self.data).expanduser().absolute())
+        if self.data not in NAMES and Path(self.data).expanduser().is_dir():
+            self.data = str(Path(self.data).expanduser().absolute())
         if self.root is not None: self.root = str(Path(self.root).expanduser().absolute())
         for name in logger_names(self.loggers):
             if name not in LOGGERS: raise unknown("logger", name, LOGGERS)
@@ -67,7 +68,9 @@ def number(name: str, value, low: float, high: float, what: str = "", whole: boo
     kind = "a whole number" if whole else "a number"
     ok = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not ok or not low <= value <= high or (open and value == low):
-        raise PodError(f"{name}={value!r}: expected {kind} {'above' if open else 'from'} {low:g} to {high:g}{f' ({what})' if what else ''}")
+        raise PodError(
+            f"{name}={value!r}: expected {kind} {'above' if open else 'from'} {low:g} to {high:g}{f' ({what})' if what else ''}"
+        )
 
 # %% ../../nbs/train/20_runs.ipynb #d2c9e157
 LOGGERS = ("aim", "tensorboard", "csv", "none")
@@ -89,13 +92,18 @@ class Prediction:
     @property
     def probability(self) -> float: return self.probabilities[self.label]
     def __repr__(self) -> str:
-        return "Prediction(" + ", ".join(f"{k} {v:.1%}" for k, v in list(self.probabilities.items())[:3]) + f"; {self.version})"
+        return (
+            "Prediction("
+            + ", ".join(f"{k} {v:.1%}" for k, v in list(self.probabilities.items())[:3])
+            + f"; {self.version})"
+        )
 
 def as_images(images) -> tuple[list, bool]:
     "`images` as a list, and whether it was only one: a path, bytes, a PIL image, or an array [H, W] or [H, W, C]."
     if hasattr(images, "detach"):
         images = images.detach().cpu()
-        if images.ndim >= 3 and images.shape[-3] in (1, 3): images = images.movedim(-3, -1)  # torch keeps channels first
+        if images.ndim >= 3 and images.shape[-3] in (1, 3):
+            images = images.movedim(-3, -1)  # torch keeps channels first
         images = images.numpy()
     if isinstance(images, np.ndarray):
         many = images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (1, 3, 4))
@@ -136,15 +144,27 @@ class Run(Job):
     def to_dict(self) -> dict:
         "What lists and `--json` show."
         info = self.info
-        return {"id": self.id, "status": info["state"], "metrics": self.summary, "seconds": self.seconds, "title": info.get("title", ""),
-                "created": info.get("created"), "data": self.config.get("data"), "model": self.config.get("model"), "message": info.get("message")}
+        return {
+            "id": self.id,
+            "status": info["state"],
+            "metrics": self.summary,
+            "seconds": self.seconds,
+            "title": info.get("title", ""),
+            "created": info.get("created"),
+            "data": self.config.get("data"),
+            "model": self.config.get("model"),
+            "message": info.get("message"),
+        }
 
     def model(self, net=None,  # the module, where the run was made with one of your own
               checkpoint: str = "best",  # or "last"
              ):  # Classifier, in evaluation mode
         "The trained model. Raises `PodError` where there is no checkpoint yet."
         file = self.checkpoints / f"{checkpoint}.ckpt"
-        if not file.exists(): raise PodError(f"run {self.id} ({self.status}) has no checkpoint '{checkpoint}' yet: let it train for an epoch")
+        if not file.exists():
+            raise PodError(
+                f"run {self.id} ({self.status}) has no checkpoint '{checkpoint}' yet: let it train for an epoch"
+            )
         from lightning_pod.core.classifier import Classifier
         return Classifier.from_checkpoint(file, net)
 
@@ -155,10 +175,14 @@ class Run(Job):
         from lightning_pod.core.config import read_json
         some, one = as_images(images)
         if not some: return []
-        stamp = (self.checkpoints / "best.ckpt").stat().st_mtime_ns if (self.checkpoints / "best.ckpt").exists() else None
+        stamp = (
+            (self.checkpoints / "best.ckpt").stat().st_mtime_ns if (self.checkpoints / "best.ckpt").exists() else None
+        )
         if self._model is None or self._model[0] != stamp or net is not None: self._model = stamp, self.model(net)
         if (known := read_json(self.path / "splits.json")) is None:
-            raise PodError(f"run {self.id} was trained on a DataModule of your own, so how an image becomes its input isn't known here: use run.model()")
+            raise PodError(
+                f"run {self.id} was trained on a DataModule of your own, so how an image becomes its input isn't known here: use run.model()"
+            )
         spec, classes = ImageSpec(**known["spec"]), known["classes"]
         ps = self._model[1].probabilities(np.stack([spec(i) for i in some]))
         out = [Prediction(classes[p.argmax()], {classes[i]: float(p[i]) for i in np.argsort(-p)}, self.id) for p in ps]
@@ -167,17 +191,33 @@ class Run(Job):
     def write_csv(self, rows: list[dict]):
         "`metrics.csv`, whole: a view of the events."
         names = list(dict.fromkeys(k for r in rows for k in r))
-        lines = [",".join(names), *(",".join("" if r.get(k) is None else f"{r[k]:.6g}" if isinstance(r[k], float) else str(r[k]) for k in names) for r in rows)]
+        lines = [
+            ",".join(names),
+            *(
+                ",".join(
+                    "" if r.get(k) is None else f"{r[k]:.6g}" if isinstance(r[k], float) else str(r[k]) for k in names
+                )
+                for r in rows
+            ),
+        ]
         write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in self.summary.items() if k in ("valid_acc", "test_acc") and v is not None)
+        shown = ", ".join(
+            f"{k} {v:.4f}" for k, v in self.summary.items() if k in ("valid_acc", "test_acc") and v is not None
+        )
         return f"Run({self.id}: {self.status}{', ' + shown if shown else ''}{f', {duration(self.seconds)}' if self.seconds else ''})"
 
 # %% ../../nbs/train/20_runs.ipynb #f96f3554
 def start_fit(config: FitConfig, where: Workspace | None = None) -> Run:
     "A run that trains in a process of its own; returns at once. Raises `PodError` for a config that can't be."
-    return Run.create((where or workspace()).runs, "fit", "lightning_pod.train.fit:fit_body", config.check().to_dict(), config.describe()).start()
+    return Run.create(
+        (where or workspace()).runs,
+        "fit",
+        "lightning_pod.train.fit:fit_body",
+        config.check().to_dict(),
+        config.describe(),
+    ).start()
 
 # %% ../../nbs/train/20_runs.ipynb #80c82ccc
 def list_runs(where: Workspace | None = None) -> list[Run]:
@@ -195,7 +235,10 @@ def load_run(id: str | os.PathLike,  # an id, its beginning or end, "last", or a
 def runs(where: Workspace | None = None):
     "A data frame of the runs of a workspace, newest first."
     import pandas as pd
-    rows = [{**{k: v for k, v in r.items() if k != "metrics"}, **r["metrics"]} for r in (run.to_dict() for run in list_runs(where))]
+    rows = [
+        {**{k: v for k, v in r.items() if k != "metrics"}, **r["metrics"]}
+        for r in (run.to_dict() for run in list_runs(where))
+    ]
     return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
 
 # %% ../../nbs/train/20_runs.ipynb #2624026b
@@ -207,8 +250,16 @@ def make_loggers(names: Sequence[str], run: Run, tracker_ids: dict[str, str]) ->
         try:
             if name == "aim":
                 if importlib.util.find_spec("aim") is None: raise PodError(why_no_aim())
-                logger = _aim_logger()(repo=str(home), experiment=str(run.config.get("data")), run_name=run.id, run_hash=tracker_ids.get("aim"), context_prefixes={},
-                                   log_system_params=False, capture_terminal_logs=False, system_tracking_interval=None)
+                logger = _aim_logger()(
+                    repo=str(home),
+                    experiment=str(run.config.get("data")),
+                    run_name=run.id,
+                    run_hash=tracker_ids.get("aim"),
+                    context_prefixes={},
+                    log_system_params=False,
+                    capture_terminal_logs=False,
+                    system_tracking_interval=None,
+                )
                 logger.experiment.hash  # opens the repository: here it may fail, not in the middle
                 made.append(logger)
             elif name == "tensorboard":
@@ -229,5 +280,6 @@ def _aim_logger() -> type:
 
 def why_no_aim() -> str:
     "Why Aim isn't there, and what to do."
-    if sys.version_info >= (3, 13): return "Aim has no wheel for Python 3.13; everything is in the run's folder, and Python 3.11 or 3.12 has Aim"
+    if sys.version_info >= (3, 13):
+        return "Aim has no wheel for Python 3.13; everything is in the run's folder, and Python 3.11 or 3.12 has Aim"
     return "Aim is not installed: pip install aim"
