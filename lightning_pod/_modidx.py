@@ -300,6 +300,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'lightning_pod/core/sources.py'),
                                             'lightning_pod.core.sources.arrays': ( 'core/sources.html#arrays',
                                                                                    'lightning_pod/core/sources.py'),
+                                            'lightning_pod.core.sources.check_shares': ( 'core/sources.html#check_shares',
+                                                                                         'lightning_pod/core/sources.py'),
                                             'lightning_pod.core.sources.check_source': ( 'core/sources.html#check_source',
                                                                                          'lightning_pod/core/sources.py'),
                                             'lightning_pod.core.sources.choose_spec': ( 'core/sources.html#choose_spec',

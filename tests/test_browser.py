@@ -205,12 +205,11 @@ def test_what_is_wrong_is_said_on_the_page(page, bench):
         page.wait_for_selector(f".pod-error:has-text(\"{words}\")")
     assert not list_runs()
     # a run that fails says why, and the page is as alive as before
-    empty = bench_folder_with_one_class()
-    field.fill(str(empty))
+    field.fill(str(folder_with_a_damaged_image()))
     field.press("Tab")
     page.click(".pod-start")
     state(page, "failed")
-    page.wait_for_selector(".pod-error:has-text('a classifier needs at least 2')")
+    page.wait_for_selector(".pod-error:has-text('1 of 9 images')")
     field.fill("digits")
     field.press("Tab")
     set_epochs(page, 1)
@@ -218,15 +217,17 @@ def test_what_is_wrong_is_said_on_the_page(page, bench):
     state(page, "done")
 
 
-def bench_folder_with_one_class():
+def folder_with_a_damaged_image():
     from PIL import Image
 
     from lightning_pod.core.config import workspace
 
-    folder = workspace().path / "one class"
-    (folder / "cat").mkdir(parents=True)
-    for i in range(4):
-        Image.new("L", (8, 8), i).save(folder / "cat" / f"{i}.png")
+    folder = workspace().path / "animals"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (8, 8), i).save(folder / name / f"{i}.png")
+    (folder / "cat" / "torn.png").write_bytes(b"torn")
     return folder
 
 

@@ -17,6 +17,7 @@ from conftest import Pod, event, last_json, litter, wait_for
 from lightning_pod.train.fit import fit, same_weights
 from lightning_pod.train.runs import Run, load_run
 
+AIM = Path(sys.executable).with_name("aim")
 SIX = ("digits", "--epochs", 6, "--seed", 3)
 
 
@@ -135,6 +136,8 @@ def test_two_fits_at_once_are_both_done_and_both_in_aim(pod, workspace):
     runs = [last_json(out) for out, _ in ends]
     assert all(r["status"] == "done" and r["metrics"]["test_acc"] > 0.5 for r in runs)
     assert not [w for r in runs for w in warnings_of(load_run(r["id"]))]
+    # what `aim up` does when it opens
+    subprocess.run([AIM, "storage", "--repo", workspace, "reindex", "-y"], capture_output=True, check=True)
     ask = """
         import json, sys
         from aim import Repo

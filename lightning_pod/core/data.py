@@ -82,6 +82,7 @@ class ImageData(LightningDataModule):
             isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
         ):
             raise PodError(f"batch_size={batch_size!r}: expected a whole number from 1")
+        if on_bad not in ("raise", "skip"): raise PodError(f"on_bad={on_bad!r}: expected 'raise' or 'skip'")
         self.name = check_source(source)
         self.source, self.image_size, self.batch_size, self.valid, self.test, self.seed = (
             source,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'TORCHVISION', 'NAMES', 'IMAGE_SUFFIXES', 'RESOLVERS', 'Items', 'digits', 'torchvision_set', 'choose_spec',
-           'folder', 'decode', 'arrays', 'split', 'check_source', 'load']
+           'folder', 'decode', 'arrays', 'check_shares', 'split', 'check_source', 'load']
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
 import hashlib, inspect, os
@@ -361,16 +361,20 @@ def arrays(images,  # [N, H, W], [N, H, W, C] or [N, C, H, W]: uint8, or float i
     return Items("arrays", [str(n) for n in names], l, np.ascontiguousarray(a))
 
 # %% ../../nbs/core/03_sources.ipynb #c9aa46b1
+def check_shares(valid: float, test: float):
+    "Raise `PodError` for shares of validation and test that can't be."
+    for name, share in (("valid", valid), ("test", test)):
+        if not 0 <= share < 1: raise PodError(f"{name}={share!r}: expected a share of the images, from 0 to below 1")
+    if valid + test >= 1:
+        raise PodError(f"valid={valid:g} and test={test:g} leave nothing to train on: their sum must be below 1")
+
 def split(items: Items,
           valid: float = 0.1,  # share of the whole; of the training part, where the source has a test set
           test: float = 0.1,  # share of the whole; unused where the source has a test set
           seed: int = 0,
          ) -> dict[str, np.ndarray]:  # sorted indices of train, valid, test
     "A stratified split that repeats with its seed."
-    for name, share in (("valid", valid), ("test", test)):
-        if not 0 <= share < 1: raise PodError(f"{name}={share!r}: expected a share of the images, from 0 to below 1")
-    if valid + test >= 1:
-        raise PodError(f"valid={valid:g} and test={test:g} leave nothing to train on: their sum must be below 1")
+    check_shares(valid, test)
     given = items.split if items.split is not None else np.full(len(items), "train")
     out = {s: np.flatnonzero(given == s) for s in SPLITS}
     rng = np.random.default_rng(seed)

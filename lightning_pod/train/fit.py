@@ -160,7 +160,7 @@ def _trainer(c: FitConfig, arguments: dict, loggers: list, callback: JobCallback
         raise PodError(f"Trainer: {e}") from e
 
 def _check_trainer(arguments: dict):
-    "Raise `PodError` for an argument that Lightning's Trainer doesn't have."
+    "Raise `PodError` for an argument that Lightning's Trainer doesn't have, or a value that it refuses."
     import inspect
     names = list(inspect.signature(pl.Trainer.__init__).parameters)[1:]
     for name in arguments:
@@ -170,6 +170,11 @@ def _check_trainer(arguments: dict):
             raise PodError(
                 f"trainer.{name}={arguments[name]!r}: training on several devices isn't supported yet, only 1 is"
             )
+    plain = {k: v for k, v in arguments.items() if _plain(v) and v != OBJECT}
+    if not plain: return
+    with quiet():
+        try: pl.Trainer(**{"logger": False, "enable_checkpointing": False, **plain})
+        except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as e: raise PodError(f"Trainer: {e}") from e
 
 def _write_splits(ctx: Context, data: ImageData, going_on: bool):
     "Write `splits.json`; a run that goes on must find the images it began with, or its test images would be trained on."
