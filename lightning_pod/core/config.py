@@ -99,8 +99,9 @@ def replacing(path: str | os.PathLike,  # the file to be written
         os.chmod(tmp, 0o666 & ~_umask())
         with open(tmp, "rb") as f: os.fsync(f.fileno())  # a power cut must not leave the new name on an empty file
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as e:
         with contextlib.suppress(FileNotFoundError): os.unlink(tmp)
+        if isinstance(e, OSError) and e.filename is None: e.filename = str(path)  # a full disk doesn't say where
         raise
 
 def _umask() -> int:

@@ -63,7 +63,7 @@ class History:
 # %% ../../nbs/train/19_progress.ipynb #b06b3e81
 class ProgressLine:
     "Shows a Job's events as they come: call it with each."
-    def __init__(self, messages: bool = False,  # also those that are no warnings
+    def __init__(self, messages: bool = False,  # also those that are no warnings; an error is raised, so it would be told twice
                 ):
         self.history, self.messages, self.width, self.shown, self.ended = History(), messages, 30, 0, 0
         self.mode = "widget" if _in_jupyter() else "line" if sys.stderr.isatty() else "log"
@@ -77,7 +77,7 @@ class ProgressLine:
 
     def __call__(self, event: dict):
         self.history.feed(event)
-        if event["kind"] == "message" and (self.messages or event["level"] != "info"): self._print(event["text"])
+        if event["kind"] == "message" and (self.messages or event["level"] == "warning"): self._print(event["text"])
         p = self.history.progress
         share = p["done"] / max(1, p["total"]) if p else 0.0
         if self.mode == "widget": self.bar.value, self.text.value = share, self.history.line()
