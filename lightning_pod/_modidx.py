@@ -251,6 +251,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job._flock': ('core/job.html#_flock', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job._kill_tree': ('core/job.html#_kill_tree', 'lightning_pod/core/job.py'),
+                                        'lightning_pod.core.job._made': ('core/job.html#_made', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job._plain': ('core/job.html#_plain', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job._process_alive': ( 'core/job.html#_process_alive',
                                                                                    'lightning_pod/core/job.py'),

@@ -287,7 +287,7 @@ class Job(JobView):
         "Ask the Job to end at its next good moment; kill its processes when it hasn't within `grace`."
         if self.status == "created": self._write(state="stopped", message="stopped before it was started")
         if self.ended: return self.status
-        write_json(self.path / "stop", {"why": why, "t": time.time()})
+        if not (self.path / "stop").exists(): write_json(self.path / "stop", {"why": why, "t": time.time()})
         if not wait: return self.status
         with contextlib.suppress(TimeoutError): return self.wait(self.grace if grace is None else grace)
         return self.kill(
@@ -412,7 +412,7 @@ class Context:
 
     # ---- the life of a Job
     def __enter__(self) -> "Context":
-        job = self.job
+        job, before = self.job, read_json(self.job.path / "status.json", {}).get("attempt", 0)
         for _ in range(50):  # whoever started the Job may be looking at it just now
             if job.lease.acquire(): break
             time.sleep(0.02)
@@ -420,6 +420,7 @@ class Context:
         try:
             if not self.own_process: (job.path / "stop").unlink(missing_ok=True)
             self.attempt = read_json(job.path / "status.json").get("attempt", 0) + 1
+            if self.attempt != before + 1: raise PodError(f"{job.id} was run by another process in the meantime")
             self.resumed = self.attempt > 1
             self.events = EventWriter(job.path / "events.jsonl")
             job._write(
@@ -540,8 +541,14 @@ def jobs(where: Workspace | None = None,  # default: the current workspace
         ) -> list[Job]:  # newest first
     "All Jobs of a workspace."
     ws = where or workspace()
-    folders = [p for home in (ws.runs, ws.jobs) if home.is_dir() for p in home.iterdir() if not p.name.startswith(".")]
-    return [Job(p) for p in sorted(folders, key=lambda p: p.name, reverse=True) if (p / "status.json").exists()]
+    homes = [home for home in (ws.runs, ws.jobs) if home.is_dir()]
+    folders = [p for home in homes for p in home.iterdir() if not p.name.startswith(".") and (p / "status.json").exists()]
+    return [Job(p) for p in sorted(folders, key=_made, reverse=True)]
+
+def _made(folder: Path) -> tuple[str, int]:
+    "When a Job was made: the second is in its name, the rest in its config, which never changes."
+    try: return folder.name[:15], (folder / "config.yaml").stat().st_mtime_ns
+    except FileNotFoundError: return folder.name[:15], 0
 
 def find_job(id: str | os.PathLike,  # an id, the beginning of one, "last", or a folder
              where: Workspace | None = None, what: str = "job",
