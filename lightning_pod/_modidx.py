@@ -212,6 +212,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'lightning_pod.core.job.Job': ('core/job.html#job', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.Job._may_start': ( 'core/job.html#job._may_start',
                                                                                    'lightning_pod/core/job.py'),
+                                        'lightning_pod.core.job.Job._spawn': ('core/job.html#job._spawn', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.Job._write': ('core/job.html#job._write', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.Job.create': ('core/job.html#job.create', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.Job.events': ('core/job.html#job.events', 'lightning_pod/core/job.py'),

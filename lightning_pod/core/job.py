@@ -239,6 +239,13 @@ class Job(JobView):
 
     def start(self) -> "Job":
         "Run the body in a process of its own, which outlives this one. Returns at once."
+        gate = Lease(self.path / "start.lock")  # of two that start a Job at once only one may
+        if not gate.acquire(): raise PodError(f"{self.id} is being started already")
+        try: self._spawn()
+        finally: gate.release()
+        return self
+
+    def _spawn(self):
         self._may_start()
         (self.path / "stop").unlink(missing_ok=True)
         (self.path / "spawned.json").unlink(missing_ok=True)
@@ -258,7 +265,6 @@ class Job(JobView):
         _spawned[p.pid] = p
         with contextlib.suppress(psutil.Error):
             write_json(self.path / "spawned.json", {"pid": p.pid, "born": psutil.Process(p.pid).create_time()})
-        return self
 
     def _may_start(self):
         if (state := self.status) in ("starting", "running", "stopping"):
