@@ -557,6 +557,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'lightning_pod/train/runs.py'),
                                           'lightning_pod.train.runs._aim_logger': ( 'train/runs.html#_aim_logger',
                                                                                     'lightning_pod/train/runs.py'),
+                                          'lightning_pod.train.runs._alone': ('train/runs.html#_alone', 'lightning_pod/train/runs.py'),
                                           'lightning_pod.train.runs.as_images': ( 'train/runs.html#as_images',
                                                                                   'lightning_pod/train/runs.py'),
                                           'lightning_pod.train.runs.list_runs': ( 'train/runs.html#list_runs',

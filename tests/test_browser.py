@@ -248,14 +248,14 @@ def test_ctrl_c_ends_everything_it_started(page, bench, pod):
     assert pod.json("ps") == []
 
 
-def test_detached_trainings_outlive_the_workbench(pod):
+def test_detached_trainings_outlive_the_workbench(pod, monkeypatch):
     bench = Bench(pod, "--detach")
     from lightning_pod.core.job import jobs
     from lightning_pod.train.runs import FitConfig, Run
 
     parent = next(j for j in jobs() if j.info["kind"] == "workbench")
     run = Run.create(pod.workspace / "runs", "fit", "lightning_pod.train.fit:fit_body", FitConfig(epochs=40).to_dict())
-    run._write(parent=str(parent.path))
+    monkeypatch.setenv("POD_JOB", str(parent.path))  # as in the page's kernel
     run.start()
     wait_for(lambda: run.history.progress, 60, "progress")
     code, said = bench.end(signal.SIGTERM)

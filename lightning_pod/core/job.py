@@ -428,6 +428,7 @@ class Context:
             self.attempt = read_json(job.path / "status.json").get("attempt", 0) + 1
             if self.attempt != before + 1: raise PodError(f"{job.id} was run by another process in the meantime")
             self.resumed = self.attempt > 1
+            for p in job.path.glob("*/**/.*.tmp"): p.unlink(missing_ok=True)  # half-written by an attempt that was killed
             self.events = EventWriter(job.path / "events.jsonl")
             job._write(
                 state="running",

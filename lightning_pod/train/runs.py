@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'LOGGERS', 'FitConfig', 'number', 'logger_names', 'Predicti
            'load_run', 'runs', 'make_loggers', 'why_no_aim']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
-import importlib.util, math, os, sys
+import contextlib, importlib.util, math, os, sys, time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.config import PodError, Workspace, optional, unknown, workspace, write_text
-from ..core.job import EventReader, Job, find_job, jobs
+from ..core.job import EventReader, Job, Lease, find_job, jobs
 from ..core.sources import NAMES, check_shares, check_source, folder
 from .progress import History, duration
 
@@ -267,14 +267,24 @@ def make_loggers(names: Sequence[str], run: Run, tracker_ids: dict[str, str]) ->
                     capture_terminal_logs=False,
                     system_tracking_interval=None,
                 )
-                logger.experiment.hash  # opens the repository: here it may fail, not in the middle
+                with _alone(home / ".pod" / "aim.lock"):
+                    logger.experiment.hash  # opens the repository: here it may fail, not in the middle
                 made.append(logger)
             elif name == "tensorboard":
                 optional("tensorboard", "tensorboard", "for the logger 'tensorboard'")
                 made.append(pl_loggers.TensorBoardLogger(run.path, name="tensorboard", version=""))
             else: made.append(pl_loggers.CSVLogger(run.path, name="csv", version=""))
-        except Exception as e: missing.append(f"not tracked in {name}: {e}")
+        except Exception as e: missing.append(f"not tracked in {name}: {e if isinstance(e, PodError) else repr(e)}")
     return made, missing
+
+@contextlib.contextmanager
+def _alone(file: Path):
+    "Hold a lock file meanwhile: of two runs that begin at once, both would make Aim's repository."
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lease = Lease(file)
+    while not lease.acquire(): time.sleep(0.05)
+    try: yield
+    finally: lease.release()
 
 def _aim_logger() -> type:
     "Aim's logger for Lightning, which stays open from the fit to the test; `close` closes it."
