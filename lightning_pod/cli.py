@@ -30,7 +30,11 @@ def _parse(parser, argv: list[str]):
             "another value",
         )
         raise PodError(f"{m[1]}={m[3].strip()!r}: expected {kind}")
-    raise PodError(re.sub(r'Parser key "(\w+)":\s*', r"\1: ", text))
+    text = " ".join(re.sub(r'Parser key "(\w+)":\s*', r"\1: ", text).split())
+    if "parsing config" in text:
+        file = next((v.partition("=")[2] or w for v, w in zip(argv, [*argv[1:], ""]) if v.startswith("--config")), "")
+        text = f"'{file}' is no file of settings ({text})"
+    raise PodError(text)
 
 def _comments(cls) -> dict[str, str]:
     "The comment beside each field of a dataclass."
