@@ -12,7 +12,7 @@ for python in python3.11 python3.12 python3 python3.13 python3.14; do
     fi
 done
 if [ -n "$found" ]; then
-    echo "$found has no venv module: apt-get install python3-venv (or $found-venv), then try again" >&2
+    echo "$found has no venv module: apt-get install $found-venv, then try again" >&2
 else
     echo "no Python from 3.11 on was found: apt-get install python3 python3-venv, or see https://www.python.org" >&2
 fi

@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.."
 
 has_chromium() { for b in chromium chromium-browser google-chrome; do "$b" --version && return; done; return 1; }
 has_postgresql() { ls /usr/lib/postgresql/*/bin/postgres || command -v postgres; }
-using() { grep -liE "$1" tests/test_*.py | tr '\n' ' '; }
 
 missing=
 has_chromium >/dev/null 2>&1 || missing="$missing chromium"
@@ -22,8 +21,9 @@ if [ "$(id -u)" = 0 ]; then
     exit 0
 fi
 
-echo "will be skipped, as they mount a small disk: tests with 'disk' in their names; sudo .venv/bin/pytest tests -k disk"
+echo "As you are not root, tests with 'disk' in their names will be skipped: they mount a small one."
+echo "  sudo .venv/bin/python -m pytest tests -k disk"
 for package in $missing; do
-    tests=$(using "$package") || true
-    echo "${package} is missing: ${tests:-no test yet }will be skipped; sudo apt-get install $package"
+    tests=$(grep -li "$package" tests/test_*.py | tr '\n' ' ') || true
+    echo "$package is missing; ${tests:-no test yet }will be skipped, or some of it: sudo apt-get install $package"
 done
