@@ -111,7 +111,10 @@ class Pod:
 
     def __init__(self, workspace: Path):
         self.command, self.workspace = POD, workspace
-        self.env = {**os.environ, "POD_WORKSPACE": str(workspace)}
+
+    @property
+    def env(self) -> dict:
+        return {**os.environ, "POD_WORKSPACE": str(self.workspace)}
 
     def __call__(self, *args, code: int | None = 0, timeout: float = 240, **kwargs) -> subprocess.CompletedProcess:
         p = subprocess.run([self.command, *map(str, args)], cwd=self.workspace, env=self.env, stdin=subprocess.DEVNULL,
@@ -162,6 +165,33 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture
 def pod(workspace):
     return Pod(workspace)
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """A real PostgreSQL of this session: its URL, without a database."""
+    from postgres import binaries, postgres_server
+
+    if binaries() is None:
+        pytest.skip("postgresql is not installed")
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, workspace, monkeypatch):
+    """The URL of an empty database, in turn of both kinds; `Store()` and the command `pod` use it."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{workspace / 'data.db'}"
+    else:
+        import psycopg
+
+        server, name = request.getfixturevalue("postgres_url"), f"t{time.monotonic_ns()}"
+        with psycopg.connect(server + "postgres", autocommit=True) as c:
+            c.execute(f"CREATE DATABASE {name}")
+        url = server + name
+    monkeypatch.setenv("POD_DATABASE_URL", url)
+    return url
 
 
 def _mounted(folder: Path, *options: str) -> bool:

@@ -234,6 +234,7 @@ def make_data(c: FitConfig) -> ImageData:
         seed=c.seed,
         augment=c.augment,
         on_bad=c.on_bad,
+        memory_gb=c.memory_gb,
         root=c.root,
         download=c.download,
     )
@@ -270,7 +271,7 @@ def quiet():
             for log, level in were: log.setLevel(level)
 
 # %% ../../nbs/train/21_fit.ipynb #1cd62ce7
-def fit(data: str | Path | tuple | pl.LightningDataModule = "digits",  # a data set's name, a folder, (images, labels), or a DataModule
+def fit(data="digits",  # any source of `load`: a data set's name, a folder, (images, labels), "store:NAME", …; or a DataModule
         model: str | torch.nn.Module | pl.LightningModule = "podnet_s",  # a name, an encoder, or a LightningModule
         *, resume: str | Run | None = None,  # go on with this run; everything else is then taken from it
         workspace_path: str | Path | None = None,  # where `runs/` is; default: the workspace
@@ -288,7 +289,7 @@ def fit(data: str | Path | tuple | pl.LightningDataModule = "digits",  # a data 
             raise PodError(f"{', '.join(sorted(fixed))} can't be changed when a run goes on: start a new one")
         run._may_start()
         config = FitConfig(**run.config)
-        dm = data if isinstance(data, pl.LightningDataModule) else ImageData(data) if isinstance(data, tuple) else None
+        dm = data if isinstance(data, pl.LightningDataModule) else None if isinstance(data, (str, Path)) else ImageData(data)
         if dm is None and config.data.endswith(OBJECT):
             raise PodError(f"run {run.id} was made from {config.data}: pass it again, fit(data, resume=…)")
         if missing := [k for k, v in config.trainer.items() if v == OBJECT and k not in objects]:
@@ -345,23 +346,13 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, pl.LightningDataMod
     if isinstance(data, Path): data = str(data.expanduser().absolute())  # a folder, also where it is called as a set is
     if isinstance(data, str): return FitConfig(data=data, model=net, **settings).check(), None
     FitConfig(**{**settings, "data": "digits"}).check()
-    if isinstance(data, tuple):
-        data = ImageData(
-            data,
-            **{
-                k: settings[k]
-                for k in ("image_size", "batch_size", "valid", "test", "seed", "augment")
-                if k in settings
-            },
-        )
     if not isinstance(data, pl.LightningDataModule):
-        raise PodError(
-            f"data of type {type(data).__name__}: expected a name, a folder, (images, labels) or a LightningDataModule"
-        )
+        of_data = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "root", "download")
+        data = ImageData(data, **{k: settings[k] for k in of_data if k in settings})
     if isinstance(data, ImageData):
         own = {
             k: getattr(data, k)
-            for k in ("batch_size", "image_size", "valid", "test", "seed", "augment", "on_bad", "download", "root")
+            for k in ("batch_size", "image_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "download", "root")
         }
         for k in own:
             if k in settings and k != "seed" and settings[k] != own[k]:
@@ -372,11 +363,8 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, pl.LightningDataMod
             raise PodError(
                 f"seed={settings['seed']}, but the ImageData was made with seed={data.seed}: give it to ImageData"
             )
-        if (
-            isinstance(data.source, (str, Path))
-            and data.augment in ("auto", "none")
-            and not isinstance(data.image_size, tuple)
-        ):
+        own["augment"] = str(data.augment or "none")  # an Augment's text makes it again
+        if isinstance(data.source, (str, Path)) and not isinstance(data.image_size, tuple):
             where = data.source if isinstance(data.source, str) else str(data.source.expanduser().absolute())
             return FitConfig(
                 **{**own, **settings, "data": where, "root": data.root and str(data.root), "model": net}

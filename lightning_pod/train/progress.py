@@ -42,7 +42,7 @@ class History:
         return self
 
     def line(self) -> str:
-        "One line: epoch, share done, newest metrics, time left."
+        "One line: how far it is, newest metrics, time left."
         p = self.progress
         if not p:
             return (
@@ -50,15 +50,17 @@ class History:
                 if self.preparing
                 else "getting ready …"
             )
+        left = f" · {duration(p['left_s'])} left" if p.get("left_s") and p["done"] < p["total"] else ""
+        if "epoch" not in p: return f"{p['done']:,} of {p['total']:,}{left}"
         last = self.rows[-1] if self.rows else {}
         shown = {
             "train_loss": p.get("train_loss"),
             "valid_loss": last.get("valid_loss"),
             "valid_acc": last.get("valid_acc"),
         }
-        text = f"epoch {p.get('epoch', 0)}/{p.get('epochs', '?')} · {100 * p['done'] / max(1, p['total']):.0f} %"
+        text = f"epoch {p['epoch']}/{p.get('epochs', '?')} · {100 * p['done'] / max(1, p['total']):.0f} %"
         text += "".join(f" · {k} {v:.4f}" for k, v in shown.items() if v is not None)
-        return text + (f" · {duration(p['left_s'])} left" if p.get("left_s") and p["done"] < p["total"] else "")
+        return text + left
 
 # %% ../../nbs/train/19_progress.ipynb #b06b3e81
 class ProgressLine:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.cache import memory_budget
 from ..core.config import PodError, Workspace, optional, unknown, workspace, write_text
 from ..core.job import EventReader, Job, Lease, find_job, jobs
 from ..core.sources import NAMES, check_shares, check_source, folder
@@ -26,7 +27,7 @@ MODELS = ("podnet_n", "podnet_s", "podnet_m")  # the names that `core.nets` know
 @dataclass
 class FitConfig:
     "The settings of a fit."
-    data: str = "digits"  # a data set's name, a folder of class folders, or "store:NAME[@version]"
+    data: str = "digits"  # a data set's name, a folder of class folders, an archive, a table of paths and labels, or "store:NAME[@version]"
     model: str = "podnet_s"  # podnet_n, podnet_s or podnet_m
     epochs: int = 20  # passes over the training images
     lr: float = 0.01  # highest learning rate of the cycle
@@ -34,11 +35,12 @@ class FitConfig:
     image_size: int | None = None  # side the images are brought to, pixels; default: as they are, at most 128
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    augment: str = "auto"  # "auto" or "none"
+    augment: str = "auto"  # "auto", "none", or a list such as "flip, crop=4, mixup=0.2"
     valid: float = 0.1  # share of all images kept for validation, where the source has no validation set
     test: float = 0.1  # share of all images kept for the test, where the source has no test set
     seed: int = 0  # of the split, the order, the weights and the augmentation
     on_bad: str = "raise"  # damaged images: "raise" or "skip"
+    memory_gb: float | None = None  # what images may take of the memory, else they are mapped from a file; default: half of what is free
     root: str | None = None  # where torchvision's files are; default: the download cache
     download: bool = True  # let torchvision fetch what is missing
     loggers: str = "aim"  # "aim", "tensorboard", "csv", several with commas, or "none"
@@ -54,13 +56,17 @@ class FitConfig:
         number("weight_decay", self.weight_decay, 0, 10)
         number("label_smoothing", self.label_smoothing, 0, 0.9)
         number("seed", self.seed, 0, 2**31, whole=True)
-        check_source(self.data)
-        if self.data not in NAMES and Path(self.data).expanduser().is_dir():
+        name = check_source(self.data)
+        if self.data.startswith("store:"): self.data = name  # with its version, whatever is corrected meanwhile
+        elif self.data not in NAMES and Path(self.data).expanduser().exists():
             self.data = str(Path(self.data).expanduser().absolute())
         if self.root is not None: self.root = str(Path(self.root).expanduser().absolute())
         check_shares(self.valid, self.test)
-        for name, allowed in (("augment", ("auto", "none")), ("on_bad", ("raise", "skip"))):
-            if getattr(self, name) not in allowed: raise PodError(f"{name}={getattr(self, name)!r}: expected {' or '.join(map(repr, allowed))}")
+        memory_budget(self.memory_gb)
+        if self.on_bad not in ("raise", "skip"): raise PodError(f"on_bad={self.on_bad!r}: expected 'raise' or 'skip'")
+        if self.augment not in ("auto", "none"):
+            from lightning_pod.core.augment import make_augment  # which brings in torch
+            make_augment(self.augment, glyphs=False)
         for name in logger_names(self.loggers):
             if name not in LOGGERS: raise unknown("logger", name, LOGGERS)
         return self

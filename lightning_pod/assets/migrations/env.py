@@ -1,0 +1,13 @@
+"""Run by Alembic: applies migrations to the connection that `Database.migrate` hands over."""
+
+from alembic import context
+
+from lightning_pod.store.database import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite can't alter a column in place
+)
+with context.begin_transaction():
+    context.run_migrations()
