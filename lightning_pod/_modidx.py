@@ -18,6 +18,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'lightning_pod.cli._run_job': ('cli.html#_run_job', 'lightning_pod/cli.py'),
                                    'lightning_pod.cli._say': ('cli.html#_say', 'lightning_pod/cli.py'),
                                    'lightning_pod.cli._say_version': ('cli.html#_say_version', 'lightning_pod/cli.py'),
+                                   'lightning_pod.cli._stored': ('cli.html#_stored', 'lightning_pod/cli.py'),
                                    'lightning_pod.cli._table': ('cli.html#_table', 'lightning_pod/cli.py'),
                                    'lightning_pod.cli._with_database': ('cli.html#_with_database', 'lightning_pod/cli.py'),
                                    'lightning_pod.cli.data': ('cli.html#data', 'lightning_pod/cli.py'),

@@ -427,10 +427,24 @@ def data_check(argv: list[str]) -> int:
     p = _data_parser("check", data_check.__doc__)
     p.add_argument("source", metavar="SOURCE", help="a stored data set, a folder, or any other source")
     p.add_argument("--repair", nargs="+", metavar="KIND", help="make a new version without these findings; 'all' for all that can be repaired")
+    p.add_argument("--name", help="of the data set that a repair makes of a source which is not in the store")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     o = _with_database(_parse(p, argv))
-    from lightning_pod.store.datacheck import check_job
-    return _run_job(check_job(o.source, repair=o.repair), o, lambda r: r["text"])
+    from lightning_pod.core.config import unknown
+    from lightning_pod.store.datacheck import KINDS, check_job
+    for kind in o.repair or []:
+        if kind not in (*KINDS, "all"): raise unknown("kind of finding", kind, [*KINDS, "all"])
+    job = check_job(_stored(o.source), repair=o.repair, name=o.name)
+    return _run_job(job, o, lambda r: f"{r['text']}\nreport with pictures: {r['report']}" + (f"\nrepaired: {r['version']}" if "version" in r else ""))
+
+def _stored(source: str) -> str:
+    "`source`, as \"store:NAME\" where it is the name of a stored data set and of nothing else."
+    from pathlib import Path
+
+    from lightning_pod.core.sources import NAMES
+    from lightning_pod.store.datasets import Store
+    if source in NAMES or ":" in source or Path(source).expanduser().exists(): return source
+    return f"store:{source}" if source.partition("@")[0] in [d.name for d in Store().datasets()] else source
 
 VERBS_OF_DATA: dict[str, Callable[[list[str]], int]] = {
     "ls": data_ls, "push": data_push, "fetch": data_fetch, "pull": data_pull, "check": data_check, "show": data_show,
@@ -441,7 +455,7 @@ def data(argv: list[str]) -> int:
     "Data sets: ls, push, fetch, pull, check, show, label, undo, freeze."
     from lightning_pod.core.config import unknown
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: pod data VERB …\n\n" + "\n".join(f"  {v:9}{f.__doc__}" for v, f in VERBS_OF_DATA.items()))
+        print(f"{data.__doc__}\n\nusage: pod data VERB …\n\n" + "\n".join(f"  {v:9}{f.__doc__}" for v, f in VERBS_OF_DATA.items()))
         return 0
     if argv[0] not in VERBS_OF_DATA: raise unknown("verb of pod data", argv[0], VERBS_OF_DATA)
     return VERBS_OF_DATA[argv[0]](argv[1:])

@@ -26,7 +26,7 @@ def module_name(file: Path) -> str:
 
 
 NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
-MODULES = {module_name(p): p for p in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {module_name(p): p for p in sorted(PACKAGE.rglob("*.py")) if "assets" not in p.parts}
 
 
 def cells(notebook: Path) -> list[dict]:

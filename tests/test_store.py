@@ -221,7 +221,8 @@ def test_groups_and_splits_survive_the_store(store, tmp_path):
     assert set(items.groups) == {f"patient {i}" for i in range(4)} and (items.split == "test").sum() == 6
     told = pull("pets", tmp_path / "back", store=store)
     back = load(tmp_path / "back" / "labels.csv")
-    assert told["images"] == 24 and sorted(back.groups) == sorted(items.groups) and sorted(back.split) == sorted(items.split)
+    assert told["images"] == 24
+    assert sorted(back.groups) == sorted(items.groups) and sorted(back.split) == sorted(items.split)
 
 
 def test_a_name_that_can_t_be_one_or_isn_t_there(store, pod, workspace):

@@ -48,8 +48,10 @@ def open_image(source,  # path, bytes, open file, PIL image, or array [H, W] / [
         ) from None
     except Image.DecompressionBombError as e:
         raise ImageError(f"{_name(source)} is too large to be opened safely: {e}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as e:  # what Pillow's decoders raise for damaged files
-        raise ImageError(f"{_name(source)} is damaged: {e}") from None
+    except MemoryError:
+        raise ImageError(f"{_name(source)} is too large for the memory of this machine") from None
+    except Exception as e:  # Pillow's decoders raise all kinds of errors for damaged files, struct.error and TypeError too
+        raise ImageError(f"{_name(source)} is damaged: {e or type(e).__name__}") from None
 
 def _from_array(a: np.ndarray) -> Image.Image:
     "A uint8 array as a PIL image."

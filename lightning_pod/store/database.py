@@ -9,7 +9,7 @@ __all__ = ['Base', 'DatasetRow', 'BlobRow', 'SampleRow', 'LabelEventRow', 'Versi
 # %% ../../nbs/store/10_database.ipynb #c71e8208
 import contextlib, getpass, os, re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
         }
     )
 
-def _now() -> datetime: return datetime.now(timezone.utc)
+def _now() -> datetime: return datetime.now(UTC)
 
 _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up INTEGER keys only
 _Time = sa.DateTime(timezone=True)

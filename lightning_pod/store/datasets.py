@@ -11,7 +11,6 @@ __all__ = ['blob', 'dataset', 'sample', 'label_event', 'version', 'item', 'Blobs
 import csv, hashlib, io, json, os, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
