@@ -125,17 +125,21 @@ def _generations(home: Path) -> list[_Generation]:
 
 # %% ../../nbs/core/04_cache.ipynb #37de2037
 class _Rows:
-    "Takes pixels one after another: into a file, with a journal, or into memory."
-    def __init__(self, path: Path | None, n: int, spec: ImageSpec, heads: dict):
-        self.path, self.n, self.memory = path, 0, np.empty((n, *spec.shape), np.uint8) if path is None else None
+    "Takes pixels one after another: into a file with a journal, into memory, or into both."
+    def __init__(self, path: Path | None, n: int, spec: ImageSpec, heads: dict, in_memory: bool):
+        self.path, self.n, self.memory = path, 0, np.empty((n, *spec.shape), np.uint8) if in_memory else None
         if path is None: return
         self.bin, self.journal = open(path.with_suffix(".bin"), "wb"), open(path.with_suffix(".jsonl"), "w", encoding="utf-8")
         self._note({"spec": spec.to_dict(), "heads": heads})
 
     def add(self, pixels: list[np.ndarray], keys: list[str], stamps: list[str], hashes: list[str]):
-        if self.path is None: self.memory[self.n:self.n + len(pixels)] = pixels
-        elif pixels:
-            self.bin.write(np.stack(pixels).data)
+        if not pixels: return
+        if self.memory is None: part = np.stack(pixels)
+        else:
+            part = self.memory[self.n:self.n + len(pixels)]
+            for row, p in zip(part, pixels): row[:] = p
+        if self.path is not None:
+            self.bin.write(part.data)
             self.bin.flush()
             self._note({"keys": keys, "stamps": stamps, "hashes": hashes})
         self.n += len(pixels)
@@ -183,7 +187,8 @@ def _build(path: Path, items: Items, stamps: list[str], image_size, older: list[
     if room < size + (64 << 20) and size > budget:
         raise PodError(f"{len(good):,} images of {spec.height}x{spec.width} take {size / 1e9:.1f} GB decoded, more than the memory budget of {budget / 1e9:.1f} GB "
                        f"and the {room / 1e9:.1f} GB that are free on the disk of '{path.parent}': give a smaller image_size, or another workspace with POD_WORKSPACE")
-    out, index = _Rows(path if room >= size + (64 << 20) else None, len(good), spec, heads), {k: [] for k in ("keys", "stamps", "hashes")}
+    fits = room >= size + (64 << 20)
+    out, index = _Rows(path if fits else None, len(good), spec, heads, size <= budget), {k: [] for k in ("keys", "stamps", "hashes")}
     bad, done = {}, 0
     work = parallel(part, chunks(n, 32), _threads(items))
     try:
@@ -195,7 +200,7 @@ def _build(path: Path, items: Items, stamps: list[str], image_size, older: list[
             for k in index: index[k] += new[k]
             progress((n + (done := done + len(r))) // 2, n)
     finally: work.close(); out.close()
-    return {"spec": spec.to_dict(), "heads": heads, **index, "bad": bad, "memory": out.memory}
+    return {"spec": spec.to_dict(), "heads": heads, **index, "bad": bad, "memory": out.memory, "on_disk": fits}
 
 def damaged(items: Items, bad: list[str]) -> PodError:
     "The error that names damaged images: at most ten, and how many more."
@@ -227,7 +232,7 @@ def decode(items: Items,  # with `files`
                 draft = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
                 found.index = _build(draft, items, stamps, image_size, _generations(home), budget, progress)
                 memory = found.index.pop("memory")
-                if memory is None: _finish(home, draft, path, found.index)
+                if found.index.pop("on_disk"): _finish(home, draft, path, found.index)
     return _filled(items, found, memory, on_bad, budget)
 
 def _finish(home: Path, built: Path, path: Path, index: dict):
@@ -244,9 +249,9 @@ def _finish(home: Path, built: Path, path: Path, index: dict):
 def _filled(items: Items, g: _Generation, memory, on_bad: str, budget: int) -> tuple[Items, list[str]]:
     bad = list(g.index["bad"].values())
     if bad and on_bad == "raise" or not g.index["keys"]: raise damaged(items, bad)
-    rows = g.rows() if memory is None else memory[:len(g.index["keys"])]
-    if memory is None: os.utime(g.bin)  # used now
-    pixels = np.fromfile(g.bin, np.uint8).reshape(rows.shape) if memory is None and rows.nbytes <= budget else rows
+    if g.bin.exists(): os.utime(g.bin)  # used now
+    pixels = g.rows() if memory is None else memory[:len(g.index["keys"])]
+    if memory is None and pixels.nbytes <= budget: pixels = np.fromfile(g.bin, np.uint8).reshape(pixels.shape)
     keep = [i for i, k in enumerate(items.keys) if k not in g.index["bad"]]
     return replace(items.take(keep), pixels=pixels, hashes=list(g.index["hashes"])), bad
 

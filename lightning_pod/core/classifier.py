@@ -78,7 +78,7 @@ class Classifier(LightningModule):
 
     def forward(self, x: Tensor,  # [B, C, H, W] float in 0..1
                ) -> Tensor:  # logits [B, classes]
-        return self.head(self.encoder((x - self.mean) / self.std))
+        return self.head(self.encoder((x - self.mean).div_(self.std)))
 
     def training_step(self, batch, batch_idx):
         x, y = batch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PodError', 'unknown', 'explain', 'optional', 'Workspace', 'workspace', 'cache_folder', 'replacing', 'write_text',
-           'write_json', 'read_json', 'share_cores', 'asset']
+           'write_json', 'read_json', 'share_cores', 'keep_memory', 'asset']
 
 # %% ../../nbs/core/00_config.ipynb #485ef7c3
 import contextlib, difflib, errno, importlib, json, os, tempfile
@@ -127,6 +127,14 @@ def read_json(path: str | os.PathLike, default: Any = None) -> Any:
 def share_cores():
     "Let idle OpenMP threads sleep soon. Has an effect only before torch is imported; a GOMP_SPINCOUNT that is set already stays."
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# %% ../../nbs/core/00_config.ipynb #8094f4ee
+def keep_memory():
+    "Let this process keep the memory that it frees, up to a gigabyte, for its next allocation. Has an effect with glibc (Linux); elsewhere it does nothing."
+    import ctypes
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        for parameter in (-3, -1): libc.mallopt(parameter, 1 << 30)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 # %% ../../nbs/core/00_config.ipynb #a08dbdc1
 def asset(*parts: str) -> Path:
