@@ -350,8 +350,8 @@ def data_ls(argv: list[str]) -> int:
     o = _with_database(_parse(_data_parser("ls", data_ls.__doc__), argv))
     from lightning_pod.store.datasets import Store
     found = [(d, d.versions()) for d in Store().datasets()]
-    rows = [{"name": d.name, "images": v[-1].images if v else 0, "classes": len(v[-1].classes) if v else 0, "versions": len(v),
-             "newest": v[-1].ref if v else None, "made": f"{v[-1].made:%Y-%m-%d %H:%M}" if v else None, "by": v[-1].who if v else None} for d, v in found]
+    rows = [{"name": d.name, "images": n.images if n else 0, "classes": len(n.classes) if n else 0, "versions": len(v), "newest": n.ref if n else None,
+             "made": f"{n.made:%Y-%m-%d %H:%M}" if n else None, "by": n.who if n else None} for d, v in found for n in [d.version() if v else None]]
     _say(rows, o.json, lambda: _table(rows, "no data sets yet: pod data push FOLDER --to NAME"))
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from .config import PodError, read_json, workspace, write_json
+from .config import PodError, workspace, write_text
 from .image import ImageError, ImageSpec
 from .job import Lease
 from .sources import Items, named
@@ -39,7 +39,7 @@ def choose_spec(sizes: Sequence[tuple[int, int]],  # (width, height) of the imag
 def memory_budget(gb: float | None = None,  # asked for: 10⁹ bytes
                  ) -> int:  # bytes
     "How much memory decoded images may take."
-    if gb is None: return _free_memory() // 2
+    if gb is None: return _free_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the processes of one training share it
     if isinstance(gb, bool) or not isinstance(gb, (int, float)) or not gb >= 0: raise PodError(f"memory_gb={gb!r}: expected gigabytes, 0 or more")
     return int(gb * 1e9)
 
@@ -87,17 +87,25 @@ def read_pixels(items: Items, index: Sequence[int], spec: ImageSpec) -> list:
 class _Generation:
     "One list of decoded images, on disk: finished, or as far as it came."
     def __init__(self, path: Path):  # without suffix
-        self.path, self.bin = path, path.with_suffix(".bin")
+        self.path, self.index = path, {"spec": None, "heads": {}, "keys": [], "stamps": [], "hashes": [], "bad": {}}
         self.done = path.with_suffix(".json").exists()
-        with contextlib.suppress(OSError, ValueError): self._read()
+        with contextlib.suppress(OSError, ValueError, KeyError): self._read_index() if self.done else self._read_journal()
+        self.bin = path.parent / self.index.get("bin", path.name + ".bin")
+        self._trim()
 
-    def _read(self):
-        self.index = {"spec": None, "heads": {}, "keys": [], "stamps": [], "hashes": [], "bad": {}}
-        if self.done: self.index = read_json(self.path.with_suffix(".json")); return
+    def _read_index(self): self.index = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+
+    def _read_journal(self):
         for line in self.path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines():
-            try: part = json.loads(line)
-            except ValueError: break  # the last line, half written
-            for k, v in part.items(): self.index[k] = self.index[k] + v if isinstance(v, list) else v
+            part = json.loads(line)  # the last line may be half written: then it doesn't count
+            for k, v in part.items(): self.index[k].extend(v) if isinstance(v, list) else self.index.update({k: v})
+
+    def _trim(self):
+        "Believe only what the pixels are there for."
+        n, each = len(self.index["keys"]), int(np.prod(self.spec.shape)) if self.spec else 1
+        there = self.bin.stat().st_size // each if self.bin.exists() and self.spec else 0
+        if self.done and n != there: self.done, there = False, 0
+        for k in ("keys", "stamps", "hashes"): self.index[k] = self.index[k][:there]
 
     @property
     def spec(self) -> ImageSpec | None: return ImageSpec(**self.index["spec"]) if self.index["spec"] else None
@@ -110,17 +118,15 @@ class _Generation:
 
     def rows(self) -> np.ndarray:
         "The pixels of `index['keys']`, [N, H, W, C], mapped."
-        n, shape = len(self.index["keys"]), self.spec.shape
-        if n == 0: return np.empty((0, *shape), np.uint8)
-        return np.memmap(self.bin, np.uint8, "c", shape=(n, *shape))
+        n, shape = len(self.index["keys"]), self.spec.shape if self.spec else (1, 1, 1)
+        return np.memmap(self.bin, np.uint8, "c", shape=(n, *shape)) if n else np.empty((0, *shape), np.uint8)
 
     def remove(self):
-        for suffix in (".json", ".jsonl", ".bin"): self.path.with_suffix(suffix).unlink(missing_ok=True)
+        for file in (self.path.with_suffix(".json"), self.path.with_suffix(".jsonl"), self.bin): file.unlink(missing_ok=True)
 
 def _generations(home: Path) -> list[_Generation]:
-    "All that are in a folder, the newest first."
-    stems = {p.with_suffix("") for p in home.glob("*.json*")}
-    found = [g for g in map(_Generation, stems) if hasattr(g, "index")]
+    "All that are in a folder, the last used first."
+    found = [_Generation(p) for p in {p.with_suffix("") for p in home.glob("*.json*")}]
     return sorted(found, key=lambda g: -g.bin.stat().st_mtime if g.bin.exists() else 0)
 
 # %% ../../nbs/core/04_cache.ipynb #37de2037
@@ -137,7 +143,7 @@ class _Rows:
         if self.memory is None: part = np.stack(pixels)
         else:
             part = self.memory[self.n:self.n + len(pixels)]
-            for row, p in zip(part, pixels): row[:] = p
+            for row, p in zip(part, pixels, strict=True): row[:] = p
         if self.path is not None:
             self.bin.write(part.data)
             self.bin.flush()
@@ -148,13 +154,15 @@ class _Rows:
         self.journal.write(json.dumps(part) + "\n"); self.journal.flush()
 
     def close(self):
-        if self.path is not None: self.bin.close(); self.journal.close()
+        if self.path is None: return
+        self.journal.close()
+        with self.bin: os.fsync(self.bin.fileno())
 
 # %% ../../nbs/core/04_cache.ipynb #cca8f23e
 def _heads(items: Items, stamps: list[str], known: dict, tell: Callable[[int], None]) -> dict:
     "key -> [stamp, width, height, grey] of the images whose header can be read; the errors of the others."
-    todo = [i for i, k in enumerate(items.keys) if k not in known or known[k][0] != stamps[i]]
-    heads = {k: known[k] for i, k in enumerate(items.keys) if k in known and known[k][0] == stamps[i]}
+    known = {k: known[k] for i, k in enumerate(items.keys) if len(known.get(k, ())) == 4 and known[k][0] == stamps[i]}  # not the errors
+    todo, heads = [i for i, k in enumerate(items.keys) if k not in known], dict(known)
     f, n = lambda part: [(items.keys[i], stamps[i], items.files.head(items.keys[i])) for i in part], 0
     for results in parallel(f, (todo[r.start:r.stop] for r in chunks(len(todo), 64)), _threads(items)):
         heads |= {k: [s, *h[0], h[1]] if not isinstance(h, ImageError) else [s, str(h)] for k, s, h in results}
@@ -182,13 +190,13 @@ def _build(path: Path, items: Items, stamps: list[str], image_size, older: list[
         out |= zip(todo, read_pixels(items, todo, spec))
         return [out[i] for i in index]
 
-    size = len(good) * int(np.prod(spec.shape))
-    room = shutil.disk_usage(path.parent).free
+    size = n * int(np.prod(spec.shape))
+    room = _room(path.parent, size + (64 << 20), older)
     if room < size + (64 << 20) and size > budget:
-        raise PodError(f"{len(good):,} images of {spec.height}x{spec.width} take {size / 1e9:.1f} GB decoded, more than the memory budget of {budget / 1e9:.1f} GB "
+        raise PodError(f"{n:,} images of {spec.height}x{spec.width} take {size / 1e9:.1f} GB decoded, more than the memory budget of {budget / 1e9:.1f} GB "
                        f"and the {room / 1e9:.1f} GB that are free on the disk of '{path.parent}': give a smaller image_size, or another workspace with POD_WORKSPACE")
     fits = room >= size + (64 << 20)
-    out, index = _Rows(path if fits else None, len(good), spec, heads, size <= budget), {k: [] for k in ("keys", "stamps", "hashes")}
+    out, index = _Rows(path if fits else None, n, spec, heads, size <= budget), {k: [] for k in ("keys", "stamps", "hashes")}
     bad, done = {}, 0
     work = parallel(part, chunks(n, 32), _threads(items))
     try:
@@ -200,7 +208,14 @@ def _build(path: Path, items: Items, stamps: list[str], image_size, older: list[
             for k in index: index[k] += new[k]
             progress((n + (done := done + len(r))) // 2, n)
     finally: work.close(); out.close()
-    return {"spec": spec.to_dict(), "heads": heads, **index, "bad": bad, "memory": out.memory, "on_disk": fits}
+    return {"spec": spec.to_dict(), "heads": heads, **index, "bad": bad, "bin": path.name + ".bin", "memory": out.memory, "on_disk": fits}
+
+def _room(home: Path, need: int, older: list[_Generation]) -> int:
+    "The free bytes of the disk; where they are too few, finished generations are given up, the longest unused first."
+    for g in reversed([g for g in older if g.done][1:]):
+        if shutil.disk_usage(home).free >= need: break
+        g.remove(); older.remove(g)
+    return shutil.disk_usage(home).free
 
 def damaged(items: Items, bad: list[str]) -> PodError:
     "The error that names damaged images: at most ten, and how many more."
@@ -229,22 +244,22 @@ def decode(items: Items,  # with `files`
     if not (found := _Generation(path)).holds(items):
         with _only_one(home, lambda: progress(0, len(items))):
             if not (found := _Generation(path)).holds(items):
-                draft = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
-                found.index = _build(draft, items, stamps, image_size, _generations(home), budget, progress)
-                memory = found.index.pop("memory")
-                if found.index.pop("on_disk"): _finish(home, draft, path, found.index)
+                draft = home / secrets.token_hex(8)
+                index = _build(draft, items, stamps, image_size, _generations(home), budget, progress)
+                memory = index.pop("memory")
+                if index.pop("on_disk"): _finish(home, draft, path, index)
+                found.index, found.bin = index, home / index["bin"]
     return _filled(items, found, memory, on_bad, budget)
 
-def _finish(home: Path, built: Path, path: Path, index: dict):
-    "Make what was built the generation at `path`; clear away what is older than the last two."
-    os.replace(built.with_suffix(".bin"), path.with_suffix(".bin"))
-    write_json(path.with_suffix(".json"), index)
-    built.with_suffix(".jsonl").unlink()
-    finished = [g for g in _generations(home) if g.done]
+def _finish(home: Path, draft: Path, path: Path, index: dict):
+    "Make what was built the generation at `path`; clear away what was broken off, and all but the last four that were used."
+    write_text(path.with_suffix(".json"), json.dumps(index))
+    draft.with_suffix(".jsonl").unlink()
+    finished = [g for g in _generations(home) if g.done][:4]
     for g in _generations(home):
-        if not g.done or g.path not in [f.path for f in finished[:2]]: g.remove()
+        if g.path not in [f.path for f in finished]: g.remove()
     for p in home.glob("*.bin"):
-        if not p.with_suffix(".json").exists(): p.unlink()
+        if p not in [f.bin for f in finished]: p.unlink()
 
 def _filled(items: Items, g: _Generation, memory, on_bad: str, budget: int) -> tuple[Items, list[str]]:
     bad = list(g.index["bad"].values())

@@ -121,7 +121,7 @@ class Items:
         for part in (
             repr(self.classes).encode(),
             self.labels.tobytes(),
-            repr([x[:16] for x in self.hashes]).encode() if self.keys else np.ascontiguousarray(self.pixels),
+            repr([x[:16] for x in self.hashes]).encode() if self.hashes else np.ascontiguousarray(self.pixels),
         ):
             h.update(part)
         return h.hexdigest()
@@ -500,6 +500,7 @@ class _Unpacked(Files):
     def __init__(self, root: Path, archive: Path): self.root, self.archive = root, archive
     @property
     def identity(self) -> str: return f"archive:{self.archive}"
+    def stamp(self, key: str) -> str: return f"{super().stamp(key)}-{self.root.name}"  # members of a rebuilt archive may have the same time and size
     def name(self, key: str) -> str: return str(self.archive / key)
 
 def _unpack(path: Path) -> Path:
@@ -668,6 +669,7 @@ def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
         rows = _Rows(f"'{source}'", numbers, word)
     found = _fields(frame.columns, rows.name)
     column = {f: _texts(frame[c]) for f, c in found.items()}
+    column = {f: c for f, c in column.items() if any(c) or f in ("path", "label")}  # an optional column with nothing in it
     if root: base = Path(root).expanduser().absolute()
     return _labelled(path.name if path else "table", column["path"], column["label"], base, rows, classes,
                      column.get("split"), column.get("group"))
@@ -847,6 +849,7 @@ def split(items: Items,
     given = items.split if items.split is not None else np.full(len(items), "train")
     out = {s: np.flatnonzero(given == s) for s in SPLITS}
     if items.groups is not None: _check_groups(items)
+    if not len(out["train"]): raise PodError(f"{items.name} has no images to train on: its train part is empty")
     rng = np.random.default_rng(seed)
     for name, share in (("test", test), ("valid", valid)):
         if len(out[name]) or not share: continue
@@ -916,7 +919,7 @@ def _resolve(source: str, check: bool = False) -> Items | str:
 
 _KINDS = (f"a name ({', '.join(NAMES[:4])} …), a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES[:5])} …), "
           f"a table of paths and labels ({', '.join(TABLE_SUFFIXES)} or a DataFrame), "
-          "a list of (path or URL, label) pairs or of URLs in class folders, or a pair of arrays (images, labels)")
+          "a list of (path or URL, label) pairs or of URLs in class folders (or a .txt of them), or a pair of arrays (images, labels)")
 
 def _kind(source) -> str:
     "Which of the kinds that `load` tells apart `source` is. Raises `PodError` where it can't be one."
@@ -933,7 +936,7 @@ def _kind(source) -> str:
 def _path_kind(source: str | os.PathLike) -> str:
     path, text = Path(source).expanduser(), os.fspath(source)
     if path.is_dir(): return "folder"
-    for kind, suffixes in (("archive", ARCHIVE_SUFFIXES), ("table", TABLE_SUFFIXES)):
+    for kind, suffixes in (("archive", ARCHIVE_SUFFIXES), ("table", TABLE_SUFFIXES), ("lines", (".txt",))):
         if text.lower().endswith(suffixes) and "://" not in text:
             if not path.is_file(): raise PodError(f"no such file: '{text}'")
             return kind
@@ -943,6 +946,13 @@ def _path_kind(source: str | os.PathLike) -> str:
     raise unknown("data set", text, NAMES, f"Or give {_KINDS.partition('), ')[2]}.")
 
 # %% ../../nbs/core/03_sources.ipynb #2e389c02
+def _lines(path: str | os.PathLike) -> list[str]:
+    "The lines of a text file of paths or URLs."
+    try: lines = [l.strip() for l in Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as e: raise PodError(f"'{path}' is not a text in UTF-8 ({e}): expected a path or URL in each line") from e
+    if found := [l for l in lines if l and not l.startswith("#")]: return found
+    raise PodError(f"'{path}' has no lines: expected a path or URL in each")
+
 def check_source(source) -> str:
     "What to call `source`; raises `PodError` at once where it can't be one. Reads no images."
     match _kind(source):
@@ -971,6 +981,7 @@ def load(source="digits",  # a name of NAMES, a folder, an archive, a table, a l
         case "arrays": return arrays(*source, classes=classes)
         case "list": return listed(source, root, classes)
         case "table": return table(source, root, classes)
+        case "lines": return listed(_lines(source), root or Path(source).expanduser().absolute().parent, classes)
         case "prefix": return _resolve(source)
         case "name": return digits() if source == "digits" else torchvision_set(source, root, download)
         case "archive": return archive(source)

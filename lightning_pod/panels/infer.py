@@ -12,7 +12,7 @@ import ipywidgets as w
 import numpy as np
 
 from ..core.config import PodError, Workspace, read_json, workspace
-from ..core.image import ImageSpec, open_image, to_uint8
+from ..core.image import ImageError, ImageSpec, open_image, to_uint8
 from ..core.sources import Items, load
 from lightning_pod.panels.base import (
     Pad,
@@ -40,7 +40,7 @@ class Held:
             raise PodError("this run's images were given as an object, and no copy of them is kept: draw or upload one")
         kept = known["valid"] or known["test"]
         if not kept: raise PodError(f"run {run.id} kept no images for validation")
-        self.items: Items = load(c.data, c.root, download=False, image_size=c.image_size)
+        self.items: Items = load(c.data, c.root, download=False)
         if self.items.keys:
             place = {k: i for i, k in enumerate(self.items.keys)}
             self.index = [place[k] for k, _ in kept if k in place]
@@ -50,11 +50,11 @@ class Held:
 
     def __len__(self) -> int: return len(self.index)
     def __getitem__(self, i: int) -> tuple:
-        "An image, as a path or array, and the name of its class."
+        "An image, as bytes, a PIL image or an array, and the name of its class. Raises `ImageError` where it is gone."
         k = self.index[i % len(self.index)]
-        return (
-            self.items.pixels[k] if self.items.pixels is not None else self.items.root / self.items.keys[k]
-        ), self.items.classes[self.items.labels[k]]
+        image = self.items.pixels[k] if self.items.pixels is not None else self.items.files.read([self.items.keys[k]])[0]
+        if isinstance(image, ImageError): raise image
+        return image, self.items.classes[self.items.labels[k]]
 
     def ink(self) -> tuple[float, bool] | None:
         "For signs: how much of the frame the ink takes, and whether it is bright on dark. None for photographs."

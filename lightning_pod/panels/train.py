@@ -29,7 +29,7 @@ class Settings(w.VBox):
             value=d.data,
             options=list(NAMES),
             description="Data",
-            placeholder="a name, or a folder",
+            placeholder="a name, a folder, a file, or store:NAME",
             ensure_option=False,
             continuous_update=False,
             **wide,
@@ -64,7 +64,7 @@ class Settings(w.VBox):
         super().__init__(
             [
                 self.data,
-                hint("a name such as digits or CIFAR10, or a folder that holds one folder per class"),
+                hint("a name such as digits or CIFAR10; a folder that holds one folder per class, or one packed; a table of paths and labels; store:NAME"),
                 self.model,
                 self.epochs,
                 self.batch_size,
@@ -80,7 +80,7 @@ class Settings(w.VBox):
         data = self.data.value.strip()
         if not data:
             raise PodError("choose a data set: a name such as 'digits', or a folder that holds one folder per class")
-        if (self.where.path / data).is_dir() and data not in NAMES: data = str(self.where.path / data)
+        if (self.where.path / data).exists() and data not in NAMES: data = str(self.where.path / data)
         return FitConfig(
             data=data,
             model=self.model.value,

@@ -116,7 +116,10 @@ def database_url(url: str | None = None,  # default: POD_DATABASE_URL, then the 
         raise PodError("the database's URL can't be read: expected postgresql://USER:PASSWORD@HOST:5432/NAME (special characters of the "
                        "password as %40 and so on), or sqlite:///FILE")
     kind = u.drivername.partition("+")[0]
-    if kind in ("postgres", "postgresql"): return u.set(drivername="postgresql+psycopg")
+    if kind in ("postgres", "postgresql"):
+        u = u.difference_update_query(["pgbouncer", "connection_limit", "pool_timeout"])  # other clients' options
+        if not str(u.query.get("connect_timeout", 10)).isdigit(): raise PodError(f"connect_timeout={u.query['connect_timeout']!r} in the database's URL: expected whole seconds")
+        return u.set(drivername="postgresql+psycopg")
     if kind == "sqlite": return u
     raise PodError(f"database {kind!r}: expected postgresql://… or sqlite:///…")
 
@@ -175,7 +178,9 @@ class Database:
     def _plainly(self):
         "What a user can mend, as a `PodError`."
         try: yield
-        except sa.exc.DBAPIError as e: raise _explained(e, self.url) or e from None
+        except Exception as e:
+            if not isinstance(e, sa.exc.DBAPIError) and type(e).__module__.partition(".")[0] not in ("sqlite3", "psycopg"): raise
+            raise _explained(e, self.url) or e from None
 
 # %% ../../nbs/store/10_database.ipynb #06b3f53b
 _HINTS = {  # what is found in the driver's words -> what to do
@@ -196,15 +201,19 @@ _HINTS = {  # what is found in the driver's words -> what to do
     r"disk is full|no space left": "the disk is full: free some space",
     r"unable to open": "is its folder there, and may you write to it?",
     r"not a database": "the file is something else: choose another one",
+    r"invalid (connection|uri|dsn|integer)": "an option at the end of the URL is none of PostgreSQL's: take it out",
+    r"\bnul\b|0x00": "a label, a key or a name holds a NUL character",
+    r"index row size": "a key is too long: use shorter paths",
     r"malformed": "the file is damaged: restore it from a copy",
 }
 
-def _explained(e: sa.exc.DBAPIError, url: sa.URL) -> PodError | None:
-    if isinstance(e, sa.exc.IntegrityError): return None  # a fault of this package
-    said = " ".join(str(e.orig).split())
+def _explained(e: Exception, url: sa.URL) -> PodError | None:
+    "What SQLAlchemy, or a driver itself, complains of."
+    if type(e).__name__ == "IntegrityError": return None  # a fault of this package
+    said = " ".join(str(getattr(e, "orig", e)).split())
     if url.password: said = said.replace(str(url.password), "…")
     hint = next((h for words, h in _HINTS.items() if re.search(words, said, re.I)), None)
-    if hint is None and not isinstance(e, sa.exc.OperationalError): return None
+    if hint is None and type(e).__name__ != "OperationalError": return None
     return PodError(f"the database {shown(url)} can't be used ({said})" + (f": {hint}" if hint else ""))
 
 # %% ../../nbs/store/10_database.ipynb #37de2037

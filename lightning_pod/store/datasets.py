@@ -17,10 +17,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from ..core.cache import chunks, damaged, parallel, processors
-from ..core.config import PodError, explain, replacing, unknown, workspace, write_text
+from ..core.config import PodError, explain, read_json, replacing, unknown, workspace, write_json, write_text
 from ..core.image import ImageError, open_image
 from ..core.job import Context, Job
-from ..core.sources import NAMES, SPLITS, Files, Items, check_source, load, named
+from ..core.sources import IMAGE_SUFFIXES, NAMES, SPLITS, Files, Items, check_source, head, load, named
 from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user
 
 blob, dataset, sample, label_event, version, item = (
@@ -36,6 +36,7 @@ class Blobs:
                 ):
         self.db, self.limit = db, limit
         self.root = str(root or os.environ.get("POD_BLOBS") or workspace().machine / "blobs")
+        if "://" not in self.root: self.root = str(Path(self.root).expanduser().absolute())
 
     def known(self, c: sa.Connection, hashes: Iterable[str]) -> set[str]:
         "Which of them are there already."
@@ -44,16 +45,21 @@ class Blobs:
     def put(self, data: dict[str, bytes]):  # hash -> bytes
         "Keep bytes; those that are there already are passed over."
         with self.db.read() as c: new = {h: data[h] for h in sorted(data.keys() - self.known(c, data))}
-        for h, b in new.items():
-            if len(b) > self.limit: _write_file(self.root, h, b)  # before the row that says it is there
+        for h, b in data.items():
+            if len(b) > self.limit and not self._elsewhere(h, h in new): _write_file(self.root, h, b)  # before the row that says it is there
         with self.db.write() as c:
             insert_many(c, blob, ["hash", "size", "root", "data"], [(h, len(b), self.root, None) if len(b) > self.limit else (h, len(b), None, b) for h, b in new.items()])
+
+    def _elsewhere(self, h: str, new: bool) -> bool: return not new and isinstance(self.get([h])[h], bytes)
 
     def get(self, hashes: Sequence[str]) -> dict[str, bytes | ImageError]:
         "The bytes of each, or why they can't be had."
         with self.db.read() as c:
             rows = [r for part in _parts(set(hashes)) for r in c.execute(sa.select(blob).where(blob.c.hash.in_(part)))]
         found = {r.hash: r.data if r.root is None else _read_file(r.root, r.hash) for r in rows}
+        moved = [r for r in rows if r.root not in (None, self.root) and isinstance(found[r.hash], ImageError)]
+        for r in moved:  # the workspace, or the bucket, has another name now
+            if isinstance(b := _read_file(self.root, r.hash), bytes): found[r.hash] = b
         return {h: _checked(h, found.get(h)) for h in hashes}
 
 def _parts(values: Iterable, size: int = 900) -> list[list]:
@@ -109,9 +115,14 @@ def version_hash(entries: Iterable[Entry], classes: Sequence[str], glyphs: bool)
     for e in sorted(entries, key=lambda e: e.key): h.update(json.dumps([e.key, e.blob, e.label, e.split, e.group]).encode() + b"\n")
     return h.hexdigest()
 
+def _entries(c: sa.Connection, version_id: int | None) -> list[Entry]:
+    "The images of a version, sorted by key."
+    q = sa.select(sample.c.id, sample.c.key, item.c.blob, item.c.label, item.c.split, item.c.item_group).join_from(item, sample)
+    return sorted((Entry(*r) for r in c.execute(q.where(item.c.version_id == version_id))), key=lambda e: e.key)
+
 class StoredFiles(Files):
     "The images of a version, by key."
-    def __init__(self, store: "Store", name: str, blobs: dict[str, str], sizes: dict[str, tuple]):
+    def __init__(self, store: "Store", name: str, blobs: dict[str, str], sizes: dict[str, tuple]):  # by key; sizes where they are known
         self.store, self.set, self.blobs, self.sizes = store, name, blobs, sizes
 
     @property
@@ -121,6 +132,7 @@ class StoredFiles(Files):
         return [named(b, self.name(k)) if isinstance(b := found[self.blobs[k]], ImageError) else b for k in keys]
     def stamp(self, key: str) -> str: return self.blobs[key]
     def head(self, key: str):
+        if key not in self.sizes: return head(b, self.name(key)) if isinstance(b := self.read([key])[0], bytes) else b
         width, height, mode = self.sizes[key]
         return (width, height), mode in ("1", "L", "I", "I;16", "I;16B", "LA")
     def name(self, key: str) -> str: return f"{self.set}: {key}"
@@ -141,19 +153,18 @@ class Version:
 
     def entries(self) -> list[Entry]:
         "Its images, sorted by key."
-        q = sa.select(sample.c.id, sample.c.key, item.c.blob, item.c.label, item.c.split, item.c.item_group).join_from(item, sample)
-        with self.dataset.store.db.read() as c: rows = c.execute(q.where(item.c.version_id == self.id)).all()
-        return sorted((Entry(*r) for r in rows), key=lambda e: e.key)
+        with self.dataset.store.db.read() as c: return _entries(c, self.id)
 
     def items(self) -> Items:
         "Its images as a source."
         rows, store = self.entries(), self.dataset.store
         with store.db.read() as c:
-            sizes = {r.key: (r.width, r.height, r.mode) for r in c.execute(sa.select(sample).where(sample.c.dataset_id == self.dataset.id))}
+            blobs = {e.key: e.blob for e in rows}  # a sample knows the size of its newest image only
+            sizes = {r.key: (r.width, r.height, r.mode) for r in c.execute(sa.select(sample).where(sample.c.dataset_id == self.dataset.id)) if r.blob == blobs.get(r.key)}
         of = {name: i for i, name in enumerate(self.classes)}
         splits, groups = [e.split for e in rows], [e.group for e in rows]
         return Items(self.dataset.name, self.classes, np.array([of[e.label] for e in rows]), keys=[e.key for e in rows],
-                     files=StoredFiles(store, self.dataset.name, {e.key: e.blob for e in rows}, sizes),
+                     files=StoredFiles(store, self.dataset.name, blobs, sizes),
                      split=np.array([s or "train" for s in splits]) if any(splits) else None,
                      groups=np.array([g or "" for g in groups]) if any(groups) else None, glyphs=self.glyphs,
                      hashes=[e.blob for e in rows], version=f"{self.ref} {self.hash[:16]}")
@@ -172,14 +183,17 @@ class Dataset:
     def version(self, ref: int | str | None = None,  # a number, the beginning of a hash; default: the newest
                ) -> Version:
         "One of its versions. Raises `PodError` where there is none."
-        all = self.versions()
-        if not all: raise PodError(f"data set {self.name!r} has no version yet: its first push was not finished; push again")
         if ref is None:
-            with self.store.db.read() as c: newest = c.scalar(sa.select(dataset.c.version_id).where(dataset.c.id == self.id))
-            return next(v for v in all if v.id == newest)
+            with self.store.db.read() as c: return self._newest(c)
+        all = self.versions()
         found = [v for v in all if str(v.number) == str(ref)] or [v for v in all if len(str(ref)) > 5 and v.hash.startswith(str(ref))]
         if len(found) != 1: raise unknown(f"version of {self.name!r}", str(ref), [v.number for v in all])
         return found[0]
+
+    def _newest(self, c: sa.Connection) -> Version:
+        row = c.execute(sa.select(version).join(dataset, dataset.c.version_id == version.c.id).where(dataset.c.id == self.id)).one_or_none()
+        if row is None: raise PodError(f"data set {self.name!r} has no version yet: its first push was not finished; push again")
+        return Version(self, row)
 
     def labels(self) -> dict[str, str | None]:  # key -> label; None: excluded
         "The newest label of each sample."
@@ -195,24 +209,29 @@ class Dataset:
         with self.store.db.read() as c: return [{k: v for k, v in r._mapping.items() if k != "sample_id"} for r in c.execute(q)]
 
     def pending(self) -> int:
-        "How many labels differ from the newest version."
-        now, frozen = self.labels(), {e.key: e.label for e in self.version().entries()}
-        return sum(v != frozen.get(k) for k, v in now.items() if k in frozen or v is not None)
+        "How many labels have changed since the newest version."
+        base = self.version()
+        frozen = {e.key: e.label for e in base.entries()}
+        with self.store.db.read() as c: return sum(r.event > base.event_id and r.new != frozen.get(r.key) for r in c.execute(_newest(self.id)))
 
     def _key(self, key: str) -> str:
         with self.store.db.read() as c:
             if c.scalar(sa.select(sample.c.id).where(sample.c.dataset_id == self.id, sample.c.key == key)): return key
-            some = c.scalars(sa.select(sample.c.key).where(sample.c.dataset_id == self.id).order_by(sample.c.key)).all()
-        raise _no_image(self.name, key, some)
+            raise self._no_image(c, key)
+
+    def _no_image(self, c: sa.Connection, key: str) -> PodError:
+        "The error that says which images there are."
+        return _no_image(self.name, key, c.scalars(sa.select(sample.c.key).where(sample.c.dataset_id == self.id).order_by(sample.c.key).limit(5000)).all())
 
 def _no_image(name: str, key: str, keys: Sequence[str]) -> PodError:
     import difflib
     near = difflib.get_close_matches(key, keys, 3, 0.3) or list(keys[:3])
     return PodError(f"data set {name!r} has no image {key!r}; there are {', '.join(map(repr, near))}{' …' if len(keys) > len(near) else ''}")
 
-def _newest(dataset_id: int):
-    "Each sample with its newest label event."
-    last = sa.select(sa.func.max(label_event.c.id).label("id")).join(sample).where(sample.c.dataset_id == dataset_id).group_by(label_event.c.sample_id).subquery()
+def _newest(dataset_id: int, keys: list[str] | None = None):
+    "Each sample, or those of `keys`, with its newest label event."
+    which = [sample.c.dataset_id == dataset_id, *([] if keys is None else [sample.c.key.in_(keys)])]
+    last = sa.select(sa.func.max(label_event.c.id).label("id")).join(sample).where(*which).group_by(label_event.c.sample_id).subquery()
     return sa.select(sample.c.id, sample.c.key, sample.c.blob, label_event.c.new, label_event.c.id.label("event")).join_from(
         label_event, last, label_event.c.id == last.c.id).join(sample, sample.c.id == label_event.c.sample_id)
 
@@ -225,16 +244,16 @@ def relabel(self, changes: dict[str, str | None],  # key -> new label; None: lea
     for key, new in changes.items():
         if new is not None and not str(new).strip(): raise PodError(f"the new label of {key!r} is empty: expected a class name, or None to leave the image out")
     with self.store.db.write() as c:
-        now = self._locked(c)
-        if missing := [k for k in changes if k not in now]: raise _no_image(self.name, missing[0], sorted(now))
+        now = self._locked(c, changes)
+        if missing := [k for k in changes if k not in now]: raise self._no_image(c, missing[0])
         rows = [dict(sample_id=now[k].id, old=now[k].new, new=None if new is None else str(new), who=who or user(), origin=origin, why=why)
                 for k, new in changes.items() if now[k].new != new]
-        return [c.execute(label_event.insert().values(**r)).inserted_primary_key[0] for r in rows]
+        return list(c.scalars(label_event.insert().returning(label_event.c.id, sort_by_parameter_order=True), rows)) if rows else []
 
-def _locked(self, c: sa.Connection) -> dict:
+def _locked(self, c: sa.Connection, keys: Iterable[str] | None = None) -> dict:
     "Samples by key with their newest label, while nobody else changes them."
     c.execute(sa.select(dataset.c.id).where(dataset.c.id == self.id).with_for_update())
-    return {r.key: r for r in c.execute(_newest(self.id))}
+    return {r.key: r for part in ([None] if keys is None else _parts(keys)) for r in c.execute(_newest(self.id, part))}
 
 def exclude(self, keys: Iterable[str], **kw) -> list[int]:
     "Leave images out of the versions to come. An event, as `relabel`; nothing is deleted."
@@ -243,17 +262,19 @@ def exclude(self, keys: Iterable[str], **kw) -> list[int]:
 def undo(self, event: int | None = None,  # default: the last correction that stands
          who: str | None = None, why: str | None = None) -> int:  # the new event
     "Take a correction back, by an event that restores the label it replaced. Raises `PodError` when a later event of that image stands in the way."
-    past = self.history()
-    undone = {e["undoes"] for e in past}
-    open_ = [e for e in past if e["origin"] != "undo" and e["id"] not in undone]
-    if not open_: raise PodError(f"data set {self.name!r} has no correction to be undone")
-    e = open_[-1] if event is None else next((e for e in open_ if e["id"] == event), None)
-    if e is None: raise PodError(f"event {event} of {self.name!r} can't be undone: the corrections that stand are {', '.join(str(e['id']) for e in open_[-10:])}")
     with self.store.db.write() as c:
-        now = self._locked(c)[e["key"]]
-        later = [x["id"] for x in open_ if x["key"] == e["key"] and x["id"] > e["id"]]
-        if later: raise PodError(f"event {e['id']} can't be undone before event {later[-1]}, which changed {e['key']!r} again")
-        return c.execute(label_event.insert().values(sample_id=now.id, old=now.new, new=e["old"], who=who or user(), origin="undo", why=why, undoes=e["id"])).inserted_primary_key[0]
+        self._locked(c, [])
+        past = [r for r in c.execute(sa.select(label_event, sample.c.key).join(sample).where(sample.c.dataset_id == self.id, label_event.c.origin != "given").order_by(label_event.c.id))]
+        undone = {e.undoes for e in past}
+        open_ = [e for e in past if e.origin != "undo" and e.id not in undone]
+        if not open_: raise PodError(f"data set {self.name!r} has no correction to be undone")
+        e = open_[-1] if event is None else next((e for e in open_ if e.id == event), None)
+        if e is None: raise PodError(f"event {event} of {self.name!r} can't be undone: the corrections that stand are {', '.join(str(e.id) for e in open_[-10:])}")
+        of_it = c.execute(sa.select(label_event).where(label_event.c.sample_id == e.sample_id).order_by(label_event.c.id)).all()
+        later = [x.id for x in of_it if x.id > e.id and x.origin != "undo" and x.id not in undone]
+        if later: raise PodError(f"event {e.id} can't be undone before event {later[-1]}, which changed {e.key!r} again")
+        row = dict(sample_id=e.sample_id, old=of_it[-1].new, new=e.old, who=who or user(), origin="undo", why=why, undoes=e.id)
+        return c.execute(label_event.insert().values(**row)).inserted_primary_key[0]
 
 Dataset.relabel, Dataset._locked, Dataset.exclude, Dataset.undo = relabel, _locked, exclude, undo
 
@@ -261,31 +282,47 @@ def read_changes(file: str | os.PathLike) -> dict[str, str | None]:
     "The corrections in a .csv with the columns `key` and `label`; an empty label leaves the image out."
     try: text = Path(file).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e: raise PodError(f"'{file}' can't be read ({e}): expected a .csv with the columns key and label") from e
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows or not {"key", "label"} <= set(rows[0]): raise PodError(f"'{file}' has the columns {', '.join(rows[0]) if rows else 'of no table'}: expected key and label")
-    return {r["key"]: r["label"] or None for r in rows}
+    reader = csv.DictReader(io.StringIO(text))
+    rows, names = list(reader), reader.fieldnames or []
+    if not {"key", "label"} <= set(names): raise PodError(f"'{file}' has the columns {', '.join(map(str, names)) or 'of no table'}: expected key and label")
+    wrong = [i for i, r in enumerate(rows, 2) if None in r or r["label"] is None]
+    if wrong: raise PodError(f"'{file}' has another number of fields than columns in line {', '.join(map(str, wrong[:10]))}: write a label that holds a comma in quotes")
+    return {r["key"].strip(): r["label"].strip() or None for r in rows}
 
 # %% ../../nbs/store/11_datasets.ipynb #06b3f53b
 def freeze(self, message: str | None = None, who: str | None = None,
            splits: dict[str, str] | None = None,  # key -> split, for those to be moved
           ) -> Version:
     "The version with all label events until now."
-    base = self.version()
-    entries = {e.key: e for e in base.entries()}
-    for key, s in (splits or {}).items():
-        if s not in SPLITS: raise unknown("split", s, SPLITS)
-        if key not in entries: raise _no_image(self.name, key, sorted(entries))
+    for x in (splits or {}).values():
+        if x not in SPLITS: raise unknown("split", x, SPLITS)
+    with self.store.db.read() as c:
+        base = self._newest(c)
+        if not splits and _last_event(c, self.id) <= base.event_id: return base
     with self.store.db.write() as c:
-        now = self._locked(c)
-        for r in now.values():
-            if r.event <= base.event_id or (r.key not in entries and r.new is None): continue
-            if r.new is None: del entries[r.key]
-            elif r.key in entries: entries[r.key] = _with(entries[r.key], label=r.new)
-            else: entries[r.key] = Entry(r.id, r.key, r.blob, r.new)
+        now, base = self._locked(c), self._newest(c)
+        entries = {e.key: e for e in _entries(c, base.id)}
+        if missing := [k for k in splits or {} if k not in entries]: raise _no_image(self.name, missing[0], sorted(entries))
+        _replay(c, entries, now, base.event_id)
         if splits and not any(e.split for e in entries.values()): entries = {k: _with(e, split="train") for k, e in entries.items()}
-        for key, s in (splits or {}).items(): entries[key] = _with(entries[key], split=s)
-        last = max((r.event for r in now.values()), default=0)
-        return self._make(c, entries.values(), base.classes, base.glyphs, base.id, last, who, message)
+        for key, x in (splits or {}).items():
+            if key in entries: entries[key] = _with(entries[key], split=x)
+        return self._make(c, entries.values(), base.classes, base.glyphs, base.id, _last_event(c, self.id), who, message)
+
+def _last_event(c: sa.Connection, dataset_id: int) -> int:
+    return c.scalar(sa.select(sa.func.max(label_event.c.id)).join(sample).where(sample.c.dataset_id == dataset_id)) or 0
+
+def _replay(c: sa.Connection, entries: dict[str, Entry], now: dict, since: int):
+    "Apply the label events after `since` to `entries`. What comes back after it was left out is in its old split and group."
+    changed = [r for r in now.values() if r.event > since]
+    back = [r.id for r in changed if r.new is not None and r.key not in entries]
+    old = {}
+    for part in _parts(back):
+        for r in c.execute(sa.select(item).where(item.c.sample_id.in_(part)).order_by(item.c.version_id)): old[r.sample_id] = r
+    for r in changed:
+        if r.new is None: entries.pop(r.key, None)
+        elif r.key in entries: entries[r.key] = _with(entries[r.key], label=r.new)
+        elif was := old.get(r.id): entries[r.key] = Entry(r.id, r.key, was.blob, r.new, was.split, was.item_group)
 
 def move(self, splits: dict[str, str],  # key -> "train", "valid" or "test"
          **kw) -> Version:
@@ -306,6 +343,7 @@ def _make(self, c: sa.Connection, entries: Iterable[Entry], classes: list[str], 
         id = c.execute(version.insert().values(dataset_id=self.id, number=number, hash=h, parent_id=parent, classes=classes, glyphs=glyphs, images=len(entries),
                                                event_id=event, who=who or user(), message=message)).inserted_primary_key[0]
         insert_many(c, item, ["version_id", "sample_id", "blob", "label", "split", "item_group"], [(id, e.sample, e.blob, e.label, e.split, e.group) for e in entries])
+    c.execute(version.update().where(version.c.id == id, version.c.event_id < event).values(event_id=event))  # an equal one that was there knows of them now
     c.execute(dataset.update().where(dataset.c.id == self.id).values(version_id=id))
     return Version(self, c.execute(sa.select(version).where(version.c.id == id)).one())
 
@@ -362,10 +400,12 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     check_name(name)
     items, store = load(source, **of_source), store or Store()
     keys, progress = items.keys or _keys(items), progress or (lambda done, total: None)
+    for k in keys: _check_key(k)
     target, found, bad, counts = store.dataset(name, make=True), {}, [], {"added": 0, "changed": 0}
-    work = parallel(lambda r: _prepared(store, items, r), chunks(len(items), 256), getattr(items.files, "threads", None) or processors())
+    parts = chunks(len(items), _chunk(items))
+    work = parallel(lambda r: _prepared(store, items, r), parts, getattr(items.files, "threads", None) or processors())
     try:
-        for r, rows in zip(chunks(len(items), 256), work):
+        for r, rows in zip(parts, work):
             bad += [str(x) for x in rows if isinstance(x, ImageError)]
             good = {keys[i]: x for i, x in zip(r, rows) if not isinstance(x, ImageError)}
             store.blobs.put({x.hash: x.data for x in good.values() if x.data is not None})
@@ -376,6 +416,18 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     if bad and on_bad == "raise" or not found: raise damaged(items, bad)
     made, more = _record(target, items, keys, found, prune, who, message)
     return made, {**counts, **more, "damaged": len(bad), "bad": bad}
+
+def _chunk(items: Items) -> int:
+    "How many images to handle at once: 256, or fewer where they are large."
+    if items.files is None: return 256
+    some = [len(b) for b in items.files.read(items.keys[:: max(1, len(items) // 8)][:8]) if isinstance(b, bytes)]
+    return min(256, max(4, 16_000_000 // max(some, default=1)))
+
+def _check_key(key: str):
+    "Raise `PodError` for a key that a database doesn't take."
+    if len(key) > 2000 or "\0" in key: raise PodError(f"{key[:80]!r} … can't be a key: it is too long, or holds a NUL character")
+    try: key.encode()
+    except UnicodeEncodeError: raise PodError(f"the file name {key!r} is not in UTF-8: rename it") from None
 
 def _keys(items: Items) -> list[str]:
     "Names for images that have only numbers."
@@ -396,7 +448,8 @@ def _prepared(store: Store, items: Items, index: range) -> list[_Read | ImageErr
     out = [_Read(hashlib.sha256(b).hexdigest(), b) if isinstance(b, bytes) else b for b in raw]
     with store.db.read() as c:
         hashes = {x.hash for x in out if isinstance(x, _Read)}
-        known = {r.blob: r for part in _parts(hashes) for r in c.execute(sa.select(sample.c.blob, sample.c.width, sample.c.height, sample.c.mode).where(sample.c.blob.in_(part)))}
+        q = sa.select(sample.c.blob, sample.c.width, sample.c.height, sample.c.mode, blob.c.root).join(blob, blob.c.hash == sample.c.blob)
+        known = {r.blob: r for part in _parts(hashes) for r in c.execute(q.where(sample.c.blob.in_(part))) if r.root is None}  # a file may have been lost
     for n, (i, x) in enumerate(zip(index, out)):
         if isinstance(x, ImageError): continue
         if r := known.get(x.hash): out[n] = _Read(x.hash, None, (r.width, r.height), r.mode); continue
@@ -438,23 +491,21 @@ def _record(target: Dataset, items: Items, keys: list[str], found: dict[str, str
              for i, k in enumerate(keys) if k in found}
     with target.store.db.write() as c:
         now = target._locked(c)
-        parent = c.scalar(sa.select(dataset.c.version_id).where(dataset.c.id == target.id))
-        base = {} if parent is None else {e.key: e for e in target.version().entries()}
+        parent = target._newest(c) if c.scalar(sa.select(dataset.c.version_id).where(dataset.c.id == target.id)) else None
+        base = {} if parent is None else {e.key: e for e in _entries(c, parent.id)}
         ids = {r.key: r.id for r in c.execute(sa.select(sample.c.id, sample.c.key).where(sample.c.dataset_id == target.id))}
         said = _last_given(c, target.id)
         news = {k: v[0] for k, v in given.items() if said.get(ids[k]) != v[0]}
         insert_many(c, label_event, ["sample_id", "old", "new", "who", "at", "origin"],
                     [(ids[k], now[k].new if k in now else None, new, who, _stamp(c), "given") for k, new in sorted(news.items())])
-        labels = {r.key: r.new for r in now.values()} | news
-        entries = {} if prune else {k: _with(e, label=labels[k]) for k, e in base.items() if labels[k] is not None}
+        labels, entries = {r.key: r.new for r in now.values()} | news, {} if prune else dict(base)
+        if parent and not prune: _replay(c, entries, now, parent.event_id)
         for k, (_, split, group) in given.items():
-            if labels[k] is None: continue  # excluded by a person
+            if labels[k] is None: entries.pop(k, None); continue  # excluded by a person
             old = base.get(k)
-            entries[k] = Entry(ids[k], k, found[k], labels[k], old.split if old else split, old.group if old else group)
-        classes = target.version().classes if parent is not None else []
-        glyphs = items.glyphs if parent is None else target.version().glyphs
-        last = c.scalar(sa.select(sa.func.max(label_event.c.id)).join(sample).where(sample.c.dataset_id == target.id)) or 0
-        v = target._make(c, entries.values(), classes + [k for k in items.classes if k not in classes], glyphs, parent, last, who, message)
+            entries[k] = Entry(ids[k], k, found[k], labels[k], old.split if old else split, (old.group if old else None) or group)
+        classes, glyphs = (parent.classes, parent.glyphs) if parent else ([], items.glyphs)
+        v = target._make(c, entries.values(), classes + [k for k in items.classes if k not in classes], glyphs, parent and parent.id, _last_event(c, target.id), who, message)
     counts = {"images": v.images, "relabelled": sum(k in now for k in news), "excluded": sum(labels[k] is None for k in given),
               "removed": len(base.keys() - entries.keys()), "kept_split": sum(k in base and base[k].split != s for k, (_, s, _) in given.items())}
     return v, counts
@@ -484,23 +535,37 @@ def pull(ref: str,  # NAME, or NAME@VERSION
     v = d.version(number) if number else d.freeze()
     entries, mark = v.entries(), out / ".pulled"
     if out.exists() and any(out.iterdir()) and not mark.exists(): raise PodError(f"'{folder}' is not empty, and no earlier pull: choose a new folder")
+    before = read_json(mark, {"files": {}})["files"]
+    paths = _paths(d.store, entries)
+    files = {**{p: e.blob for p, e in zip(paths, entries)}, "labels.csv": None}
+    edited = [p for p in {*before, *files} if (out / p).exists() and _sha(out / p) not in (before.get(p), files.get(p))]
+    if edited: raise PodError(f"{len(edited)} files in '{folder}' are not as they were pulled, such as {sorted(edited)[0]!r}: move them away, or pull into a new folder"
+                              + (f" (corrections in labels.csv: pod data label {name} --file …)" if "labels.csv" in edited else ""))
     out.mkdir(parents=True, exist_ok=True)
-    write_text(mark, f"{v.ref} {v.hash}\n")
-    paths = _paths(entries)
-    for p in out.rglob("*"):  # of another version, or half written
-        if p.is_file() and p != mark and str(p.relative_to(out)) not in set(paths): p.unlink()
+    text = _table_of(entries, paths)
+    files["labels.csv"] = hashlib.sha256(text.encode()).hexdigest()
+    write_json(mark, {"version": v.ref, "hash": v.hash, "files": {**before, **files}})
     written = _write_images(d.store, entries, paths, out, progress or (lambda done, total: None))
+    write_text(out / "labels.csv", text)
+    for p in before.keys() - files.keys(): (out / p).unlink(missing_ok=True)  # of the version that was pulled before; nothing else is touched
+    write_json(mark, {"version": v.ref, "hash": v.hash, "files": files})
+    return {"version": v.ref, "images": len(entries), "written": written, "folder": str(out)}
+
+def _sha(file: Path) -> str: return hashlib.sha256(file.read_bytes()).hexdigest()
+
+def _table_of(entries: list[Entry], paths: list[str]) -> str:
+    "labels.csv: path, label, key, and split and group where there are any."
+    more = [c for c in ("split", "group") if any(getattr(e, c) for e in entries)]
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["path", "label", "split", "group", "key"])
-    rows.writerows([p, e.label, e.split or "", e.group or "", e.key] for p, e in zip(paths, entries))
-    write_text(out / "labels.csv", text.getvalue())
-    return {"version": v.ref, "images": len(entries), "written": written, "folder": str(out)}
+    rows.writerow(["path", "label", *more, "key"])
+    rows.writerows([p, e.label, *((getattr(e, c) or ("train" if c == "split" else "")) for c in more), e.key] for p, e in zip(paths, entries))
+    return text.getvalue()
 
 def _write_images(store: Store, entries: list[Entry], paths: list[str], out: Path, progress) -> int:
     written, bad = 0, []
-    for r in chunks(len(entries), 256):
-        todo = [i for i in r if not (out / paths[i]).exists() or hashlib.sha256((out / paths[i]).read_bytes()).hexdigest() != entries[i].blob]
+    for r in chunks(len(entries), 32):
+        todo = [i for i in r if not (out / paths[i]).exists() or _sha(out / paths[i]) != entries[i].blob]
         data = store.blobs.get([entries[i].blob for i in todo])
         for i in todo:
             if isinstance(b := data[entries[i].blob], ImageError): bad.append(f"{entries[i].key}: {b}"); continue
@@ -511,13 +576,23 @@ def _write_images(store: Store, entries: list[Entry], paths: list[str], out: Pat
     if bad: raise PodError(f"{len(bad)} of {len(entries)} images can't be had, the others were written:\n  " + "\n  ".join(bad[:10]))
     return written
 
-def _paths(entries: list[Entry]) -> list[str]:
-    "A place for each image: [split/]class/file, told apart by their hash where two would be one."
-    safe = lambda text: re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", text).strip(". ") or "_"
-    plain = ["/".join([*([e.split] if e.split else []), safe(e.label), safe(e.key.rpartition("/")[2])]) for e in entries]
+def _paths(store: Store, entries: list[Entry]) -> list[str]:
+    "A place for each image: [split/]class/file, told apart by a hash where two would be one."
+    def safe(text: str) -> str: return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", text).strip(". ")[-100:] or "_"
+    splits = any(e.split for e in entries)
+    def place(e: Entry, tag: str = "") -> str:
+        name = Path(safe(e.key.rpartition("/")[2]))
+        suffix = name.suffix if name.suffix.lower() in IMAGE_SUFFIXES else _suffix(store, e.blob)
+        return "/".join([*([e.split or "train"] if splits else []), safe(e.label), f"{name.stem if name.suffix == suffix else name}{tag}{suffix}"])
+    plain = [place(e) for e in entries]
     count = {}
     for p in plain: count[p.lower()] = count.get(p.lower(), 0) + 1
-    return [p if count[p.lower()] == 1 else f"{p.rpartition('.')[0]}-{hashlib.sha256(e.key.encode()).hexdigest()[:8]}.{p.rpartition('.')[2]}" for p, e in zip(plain, entries)]
+    return [p if count[p.lower()] == 1 else place(e, "-" + hashlib.sha256(e.key.encode()).hexdigest()[:8]) for p, e in zip(plain, entries)]
+
+def _suffix(store: Store, h: str) -> str:
+    "The suffix that the format of a stored image has."
+    try: return {"JPEG": ".jpg", "TIFF": ".tif"}.get(f := open_image(store.blobs.get([h])[h]).format, f".{f}".lower())
+    except ImageError: return ".png"
 
 # %% ../../nbs/store/11_datasets.ipynb #c535a793
 def data_job(verb: str,  # "push" or "pull"

@@ -101,7 +101,8 @@ def fit_body(ctx: Context, data: pl.LightningDataModule | None = None, model: pl
             else Classifier(c.model, lr=c.lr, weight_decay=c.weight_decay, label_smoothing=c.label_smoothing)
         )
         if left := getattr(data, "left_out", None):
-            ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]), level="warning")
+            ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]) + ("; …" if len(left) > 5 else ""), level="warning")
+            for text in left: ctx.message(f"left out: {text}")
         last = run.checkpoints / "last.ckpt"
         if hasattr(data, "splits"): _write_splits(ctx, data, last.exists())
         go_on = last if ctx.resumed and last.exists() else None

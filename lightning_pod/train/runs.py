@@ -18,7 +18,7 @@ import numpy as np
 from ..core.cache import memory_budget
 from ..core.config import PodError, Workspace, optional, unknown, workspace, write_text
 from ..core.job import EventReader, Job, Lease, find_job, jobs
-from ..core.sources import NAMES, check_shares, check_source, folder
+from ..core.sources import NAMES, check_shares, check_source, load
 from .progress import History, duration
 
 # %% ../../nbs/train/20_runs.ipynb #0f9e5935
@@ -223,7 +223,7 @@ class Run(Job):
 def start_fit(config: FitConfig, where: Workspace | None = None) -> Run:
     "A run that trains in a process of its own; returns at once. Raises `PodError` for a config or a folder that can't be."
     if config.model not in MODELS: raise unknown("model", config.model, MODELS)
-    if config.check().data not in NAMES and Path(config.data).is_dir(): folder(config.data)
+    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root)  # lists, decodes nothing
     return Run.create(
         (where or workspace()).runs,
         "fit",
