@@ -211,3 +211,30 @@ def test_a_training_from_an_archive_a_table_and_urls(pod, tmp_path, kind):
         server.server_close()
     used = json.loads((load_run(run["id"]).path / "splits.json").read_text())
     assert run["status"] == "done" and sum(len(used[s]) for s in ("train", "valid", "test")) == 60
+
+
+def test_a_rebuilt_archive_is_noticed_though_times_and_sizes_are_the_same(workspace, tmp_path, monkeypatch):
+    import tarfile
+
+    monkeypatch.setenv("POD_CACHE", str(tmp_path / "downloads"))
+
+    def packed(value: int) -> Path:
+        for kind in ("a", "b"):
+            path = tmp_path / "pack" / kind / "1.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), value).save(path)
+            os.utime(path, (1, 1))
+        with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+            tar.add(tmp_path / "pack", "set")
+        return tmp_path / "set.tar.gz"
+
+    from lightning_pod.core.sources import load
+
+    assert decode(load(packed(10)))[0].pixels.mean() == 10
+    assert decode(load(packed(200)))[0].pixels.mean() == 200
+
+
+def test_a_folder_of_test_images_alone_is_refused_in_a_sentence(pod, tmp_path):
+    noise(tmp_path / "set" / "test", 3, side=8)
+    p = pod("fit", tmp_path / "set", code=2)
+    assert "no images to train on" in p.stderr and "Traceback" not in p.stderr

@@ -409,3 +409,144 @@ def test_disk_that_is_full_is_said_and_harms_nothing(pod, database, tmp_path, sm
             del os.environ["POD_BLOBS"]
     assert p.returncode in (1, 2) and "disk is full" in p.stderr and "Traceback" not in p.stderr
     assert Store().dataset("big").version().images == 8
+
+
+# ---- what corrections, pushes and versions do to one another
+
+
+def test_what_was_pruned_stays_out(store, tmp_path):
+    folder = photos(tmp_path / "pets", n=3)
+    v1, _ = push(folder, "pets", store=store)
+    Image.new("RGB", (9, 9), "red").save(folder / "cat" / "red.png")
+    v2, _ = push(folder, "pets", store=store)
+    (folder / "cat" / "red.png").unlink()
+    back, _ = push(folder, "pets", store=store, prune=True)
+    assert back.id == v1.id != v2.id
+    assert v1.dataset.freeze().id == v1.id and v1.dataset.pending() == 0
+    assert len(load("store:pets")) == 6
+
+
+def test_an_image_that_comes_back_is_in_its_old_split_and_group(store, tmp_path):
+    import pandas as pd
+
+    files = sorted(photos(tmp_path / "pets").rglob("*.png"))
+    frame = pd.DataFrame({"path": files, "label": [f.parent.name for f in files], "group": [f"g{i}" for i in range(24)],
+                          "split": ["test" if i % 4 == 0 else "train" for i in range(24)]})
+    v1, _ = push(frame, "pets", store=store)
+    d, key = v1.dataset, v1.entries()[0].key
+    d.exclude([key])
+    assert d.freeze().images == 23
+    d.undo()
+    more = photos(tmp_path / "more", n=1, seed=9)
+    v3, _ = push([(str(p), p.parent.name) for p in sorted(more.rglob("*.png"))], "pets", store=store)
+    entry = {e.key: e for e in v3.entries()}[key]  # a push brings it back, too
+    assert (v3.images, entry.split, entry.group, d.pending()) == (26, "test", "g0", 0)
+
+
+def test_an_old_version_keeps_the_size_of_its_images(store, tmp_path):
+    v1, _ = push(photos(tmp_path / "pets", side=8), "pets", store=store)
+    push(photos(tmp_path / "pets", side=40), "pets", store=store)
+    items = v1.items()
+    assert items.files.head(items.keys[0]) == ((8, 8), False)
+    assert load("store:pets").files.head(items.keys[0]) == ((40, 40), False)
+
+
+def test_a_correction_isn_t_undone_over_what_the_source_said_later(store, tmp_path):
+    rows = [(str(p), p.parent.name) for p in sorted(photos(tmp_path / "pets").rglob("*.png"))]
+    v1, _ = push(rows, "pets", store=store)
+    event_ = v1.dataset.relabel({v1.entries()[0].key: "fox"})[0]
+    push([(rows[0][0], "owl"), *rows[1:]], "pets", store=store)
+    with pytest.raises(PodError, match="changed .* again"):
+        v1.dataset.undo(event_)
+
+
+def test_a_pull_never_takes_what_is_the_user_s(store, tmp_path):
+    v1, _ = push(photos(tmp_path / "pets"), "pets", store=store)
+    v1.dataset.exclude(["cat/00001.png"])
+    v1.dataset.freeze()
+    out = tmp_path / "out"
+    pull("pets@1", out, store=store)
+    (out / "notes.txt").write_text("mine")
+    (out / "cat" / "new.png").write_bytes(b"also mine")
+    assert pull("pets@2", out, store=store)["images"] == 23
+    assert (out / "notes.txt").exists() and (out / "cat" / "new.png").exists()
+    assert not (out / "cat" / "00001.png").exists()
+    (out / "labels.csv").write_text("key,label\ncat/00002.png,dog\n")
+    with pytest.raises(PodError, match="pod data label pets --file"):
+        pull("pets@1", out, store=store)
+
+
+def test_names_of_files_that_are_hard_to_write(store, tmp_path):
+    source, out = tmp_path / "odd", tmp_path / "out"
+    for n, name in enumerate(["photo", "a.jpg?w=3", "x" * 230 + ".png", "Ünïcode 猫.png", "photo.v1"]):
+        for kind in ("v1.0", "dog"):
+            rng = np.random.default_rng(n * 2 + (kind == "dog"))
+            (source / kind).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            image.save(source / kind / name, "PNG")
+    rows = [(str(p), p.parent.name) for p in sorted(source.rglob("*")) if p.is_file()]
+    v, _ = push(rows, "odd", store=store)
+    assert pull("odd", out, store=store)["images"] == 10
+    back = load(out)
+    assert len(back) == 10 and back.classes == ["dog", "v1.0"] and len(load(out / "labels.csv")) == 10
+    assert push(out, "again", store=store)[0].images == 10
+
+
+def test_a_table_of_corrections_must_be_whole(store, pod, tmp_path):
+    push(photos(tmp_path / "pets"), "pets", store=store)
+    file = tmp_path / "fix.csv"
+    for text, words in {"key,label\ncat/00001.png\n": "line 2", "key,label\ncat/00001.png,a,b\n": "line 2",
+                        "path,label\ncat/00001.png,dog\n": "columns path, label"}.items():
+        file.write_text(text)
+        p = pod("data", "label", "pets", "--file", file, code=2)
+        assert words in p.stderr and "Traceback" not in p.stderr
+    file.write_text("key,label\ncat/00001.png, dog\n")
+    assert pod.json("data", "label", "pets", "--file", file)["images"] == 24
+    assert Store().dataset("pets").labels()["cat/00001.png"] == "dog"
+
+
+def test_a_workspace_can_be_renamed(workspace, tmp_path, monkeypatch):
+    home = tmp_path / "first"
+    home.mkdir()
+    monkeypatch.setenv("POD_WORKSPACE", str(home))
+    push(photos(tmp_path / "big", n=2, side=400), "big", store=Store())
+    home.rename(tmp_path / "second")
+    monkeypatch.setenv("POD_WORKSPACE", str(tmp_path / "second"))
+    items = load("store:big")
+    assert all(isinstance(b, bytes) for b in items.files.read(items.keys))
+
+
+def test_a_large_image_that_was_lost_is_brought_back_by_a_push(store, workspace, tmp_path):
+    folder = photos(tmp_path / "big", n=2, side=400)
+    v, _ = push(folder, "big", store=store)
+    for p in (workspace / ".pod" / "blobs").rglob("*"):
+        if p.is_file():
+            p.unlink()
+    push(folder, "big", store=store)
+    items = v.items()
+    assert all(isinstance(b, bytes) for b in items.files.read(items.keys))
+
+
+def test_two_hands_push_and_freeze_at_once_and_nothing_is_reverted(store, tmp_path):
+    folder = photos(tmp_path / "pets", n=20)
+    v1, _ = push(folder, "pets", store=store)
+    failed = []
+
+    def freezing():
+        try:
+            for i in range(15):
+                d = Store().dataset("pets")
+                d.relabel({f"cat/{i:05}.png": "dog"})
+                d.freeze()
+        except Exception as e:
+            failed.append(e)
+
+    hand = threading.Thread(target=freezing)
+    hand.start()
+    for n in range(21, 26):
+        push(photos(folder, n=n), "pets", store=store)
+    hand.join()
+    assert failed == []
+    last = v1.dataset.freeze()
+    labels = {e.key: e.label for e in last.entries()}
+    assert last.images == 50 and all(labels[f"cat/{i:05}.png"] == "dog" for i in range(15))
