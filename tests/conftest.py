@@ -110,11 +110,13 @@ class Pod:
     """Runs the command `pod` in a workspace."""
 
     def __init__(self, workspace: Path):
-        self.command, self.workspace = POD, workspace
+        self.command, self.workspace, self.changes = POD, workspace, {}
 
     @property
     def env(self) -> dict:
-        return {**os.environ, "POD_WORKSPACE": str(self.workspace)}
+        """This process's environment as it is now, with the workspace and `changes`; None: not set."""
+        env = {**os.environ, "POD_WORKSPACE": str(self.workspace), **self.changes}
+        return {k: v for k, v in env.items() if v is not None}
 
     def __call__(self, *args, code: int | None = 0, timeout: float = 240, **kwargs) -> subprocess.CompletedProcess:
         p = subprocess.run([self.command, *map(str, args)], cwd=self.workspace, env=self.env, stdin=subprocess.DEVNULL,

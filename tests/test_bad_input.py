@@ -154,7 +154,7 @@ def test_a_predict_of_what_is_no_image(pod, tmp_path):
 def test_a_file_where_the_runs_should_be(pod, workspace):
     (workspace / "runs").write_text("a file")
     assert "a file stands where a folder is needed" in refused(pod, "fit", "digits", "--epochs", 1)
-    pod.env["POD_WORKSPACE"] = str(workspace / "runs")
+    pod.changes["POD_WORKSPACE"] = str(workspace / "runs")
     assert "a file stands where a folder is needed" in refused(pod, "fit", "digits", "--epochs", 1)
 
 

@@ -294,3 +294,21 @@ def test_bands_find_what_all_pairs_find(monkeypatch):
     plain = near_groups(rows)
     monkeypatch.setattr("lightning_pod.store.datacheck._ALL_PAIRS", 10)
     assert plain == near_groups(rows) == [[n, n + 60] for n in range(30)]
+
+
+def test_check_and_repair_as_a_command(pod, folder):
+    (folder / "cat" / "again.jpg").write_bytes((folder / "cat" / "000.jpg").read_bytes())
+    (folder / "dog" / "blank.png").write_bytes(encoded(Image.new("RGB", (64, 64), "white"), "PNG"))
+    (folder / "dog" / "empty.jpg").write_bytes(b"")
+    before = hashes(folder)
+    told = pod.json("data", "check", folder)
+    assert told["status"] == "done" and told["kinds"]["duplicates"] == told["kinds"]["unreadable"] == 1
+    assert Path(told["report"]).read_text(encoding="utf-8").startswith("<!doctype html>") and "version" not in told
+    out = pod("data", "check", folder, "--repair", "all", "--name", "pets").stdout
+    version = out.strip().rpartition("repaired: ")[2]
+    assert version.startswith("store:pets@") and hashes(folder) == before
+    clean = load(version)
+    assert len(clean) == 200 and "dog/blank.png" not in clean.keys
+    again = pod.json("data", "check", "pets")  # by its name alone
+    assert again["source"].startswith("store:pets") and "duplicates" not in again["kinds"]
+    assert "Did you mean 'duplicates'" in pod("data", "check", folder, "--repair", "duplicate", code=2).stderr

@@ -165,7 +165,7 @@ importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
 def test_fit_without_aim_works_whole_and_says_so(pod, workspace, tmp_path):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_AIM)
-    pod.env["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "blocked"), pod.env["PYTHONPATH"]])
+    pod.changes["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "blocked"), pod.env["PYTHONPATH"]])
     p = pod("fit", "digits", "--epochs", 1, "--json")
     assert "not tracked in aim" in p.stderr and "pip install aim" in p.stderr
     run = load_run("last")

@@ -36,7 +36,7 @@ class Installed(Pod):
     def __init__(self, environment: Path, workspace: Path):
         super().__init__(workspace)
         self.command = environment / "bin" / "pod"
-        self.env = {k: v for k, v in self.env.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        self.changes = {"PYTHONPATH": None, "VIRTUAL_ENV": None}
 
     def python(self, code: str) -> str:
         command = [self.command.with_name("python"), "-c", code]

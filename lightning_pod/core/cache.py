@@ -240,7 +240,14 @@ def decode(items: Items,  # with `files`
     home = (folder or workspace().machine / "cache") / _digest([items.files.identity, str(image_size)])
     home.mkdir(parents=True, exist_ok=True)
     stamps = [s for part in parallel(lambda r: [items.files.stamp(items.keys[i]) for i in r], chunks(len(items), 256), _threads(items)) for s in part]
-    path, memory = home / _digest([items.keys, stamps]), None
+    path = home / _digest([items.keys, stamps])
+    for last in (False, True):  # another process may clear this generation away just before it is opened
+        try: return _found_or_built(items, home, path, stamps, image_size, on_bad, progress, budget)
+        except FileNotFoundError:
+            if last: raise
+
+def _found_or_built(items: Items, home: Path, path: Path, stamps: list[str], image_size, on_bad: str, progress, budget: int) -> tuple[Items, list[str]]:
+    memory = None
     if not (found := _Generation(path)).holds(items):
         with _only_one(home, lambda: progress(0, len(items))):
             if not (found := _Generation(path)).holds(items):

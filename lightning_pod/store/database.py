@@ -7,7 +7,7 @@ __all__ = ['Base', 'DatasetRow', 'BlobRow', 'SampleRow', 'LabelEventRow', 'Versi
            'Database', 'heads', 'revision', 'migrate', 'insert_many', 'user']
 
 # %% ../../nbs/store/10_database.ipynb #c71e8208
-import contextlib, getpass, os, re
+import contextlib, getpass, os, re, sqlite3, time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,12 +140,23 @@ def _engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def prepare(connection, record):
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=60000"): connection.execute(f"PRAGMA {pragma}")
+        for pragma in ("busy_timeout=60000", "synchronous=NORMAL", "foreign_keys=ON"): connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
     return engine
+
+def _write_ahead(connection: sqlite3.Connection):
+    "Switch to the write-ahead log, once for a file. While another connection does so too, SQLite says that it is locked and doesn't wait."
+    for _ in range(600):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal": connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as e:
+            if "locked" not in str(e): raise
+            time.sleep(0.1)
 
 # %% ../../nbs/store/10_database.ipynb #a32c74df
 class Database:
