@@ -334,32 +334,32 @@ def pushing(pod, folder, name="many", at=300):
 
 
 def test_a_push_that_is_killed_loses_nothing_and_the_next_one_finishes_it(pod, database, tmp_path):
-    folder = photos(tmp_path / "many", n=2000, side=48)
+    folder = photos(tmp_path / "many", n=8000, side=12)
     p, job = pushing(pod, folder)
     p.send_signal(signal.SIGKILL)
     p.wait(30)
     wait_for(lambda: job.status == "died", 15, "its death to be noticed")
     kept = counts(Store())
-    assert 0 < kept["sample"] < 4000 and kept["dataset_version"] == 0
+    assert 0 < kept["sample"] < 16_000 and kept["dataset_version"] == 0
     with pytest.raises(PodError, match="has no version yet"):
         load("store:many")
     told = pod.json("resume", job.id, timeout=120)
     assert told["status"] == "done"
     v = Store().dataset("many").version()
     after = counts(Store())
-    assert v.images == 4000 and after["sample"] == after["blob"] == 4000
-    assert find_job(job.id).info["result"]["added"] == 4000 - kept["sample"]
+    assert v.images == 16_000 and after["sample"] == after["blob"] == 16_000
+    assert find_job(job.id).info["result"]["added"] == 16_000 - kept["sample"]
 
 
 def test_a_push_can_be_stopped_and_goes_on(pod, database, tmp_path):
-    folder = photos(tmp_path / "many", n=2000, side=48)
+    folder = photos(tmp_path / "many", n=8000, side=12)
     p, job = pushing(pod, folder)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and f"pod resume {job.id}" in out and "Traceback" not in err
     assert job.status == "stopped"
     pod("resume", job.id)
-    assert Store().dataset("many").version().images == 4000
+    assert Store().dataset("many").version().images == 16_000
 
 
 def test_two_processes_that_push_the_same_folder_store_every_image_once(pod, database, tmp_path):
