@@ -317,7 +317,7 @@ def data_fetch(argv: list[str]) -> int:
 def _push(argv: list[str], verb: str, what: str) -> int:
     p = _data_parser(verb, VERBS_OF_DATA[verb].__doc__)
     p.add_argument("source", metavar="SOURCE", help=what)
-    p.add_argument("--to", metavar="NAME", help="the data set's name; default: the source's", **({"required": True} if verb == "push" else {}))
+    p.add_argument("--to", metavar="NAME", help="the data set's name; default: the source's")
     p.add_argument("--on_bad", default="raise", choices=["raise", "skip"], help="damaged images: refuse the push, or leave them out")
     p.add_argument("--prune", action="store_true", help="the new version leaves out what is no longer in the source")
     p.add_argument("--message", help="a note on the version")
@@ -326,9 +326,15 @@ def _push(argv: list[str], verb: str, what: str) -> int:
     o = _with_database(_parse(p, argv))
     from lightning_pod.store.datasets import data_job
     given = {k: getattr(o, k) for k in ("message", "root") if getattr(o, k) is not None}
-    job = data_job("push", source=o.source, name=o.to or o.source, on_bad=o.on_bad, prune=o.prune, **given)
+    job = data_job("push", source=o.source, name=o.to or _name_of(o.source), on_bad=o.on_bad, prune=o.prune, **given)
     return _run_job(job, o, lambda r: f"{r['version']}: {_count(r['images'], 'image')}, {r['classes']} classes"
                     + "".join(f", {r[k]:,} {text}" for k, text in _PUSHED.items() if r.get(k)))
+
+def _name_of(source: str) -> str:
+    "What a data set is called after its source: a folder's name, a file's without its endings."
+    from pathlib import Path
+    path = Path(source).expanduser().absolute()
+    return path.name.partition(".")[0] if path.is_file() else path.name
 
 _PUSHED = {"added": "new", "changed": "with new pixels", "relabelled": "with a new label from the source", "removed": "left out as they are gone",
            "excluded": "stay excluded", "kept_split": "stay in the split they were moved to", "damaged": "damaged and left out"}

@@ -38,23 +38,26 @@ def watched(source):
 
 
 DECODE = """
-import sys
+import sys, time
 from lightning_pod.core.cache import decode
 from lightning_pod.core.sources import folder
-def tell(done, total): print(done, total, flush=True)
+def tell(done, total):
+    print(done, total, flush=True)
+    if done >= int(sys.argv[2]): time.sleep(600)  # to be killed
 items, _ = decode(folder(sys.argv[1]), progress=tell)
 print("done", len(items), flush=True)
 """
 
 
-def decoding(source: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", DECODE, str(source)], stdout=subprocess.PIPE, text=True)
+def decoding(source: Path, until: int = 10**9) -> subprocess.Popen:
+    command = [sys.executable, "-c", DECODE, str(source), str(until)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_cache_whose_building_is_killed_is_finished_by_the_next_call(workspace, tmp_path):
     source = noise(tmp_path / "images", 1500)
     for at in (1700, 2300):  # twice, at different places
-        p = decoding(source)
+        p = decoding(source, at)
         while int(p.stdout.readline().split()[0]) < at:
             pass
         p.send_signal(signal.SIGKILL)

@@ -304,6 +304,7 @@ def test_push_as_a_command(pod, database, tmp_path):
     assert "24 images" in pod("data", "pull", "pets@1", "--to", tmp_path / "back").stdout
     again = pod("data", "push", tmp_path / "back", "--to", "copy").stdout
     assert "store:copy@1: 24 images, 2 classes, 24 new" in again
+    assert pod.json("data", "push", tmp_path / "back")["version"] == "store:back@1"  # its own name, where none is given
 
 
 def test_fetch_from_a_published_set(pod, database):

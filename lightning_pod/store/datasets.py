@@ -21,7 +21,7 @@ from ..core.config import PodError, explain, read_json, replacing, unknown, work
 from ..core.image import ImageError, open_image
 from ..core.job import Context, Job
 from ..core.sources import IMAGE_SUFFIXES, NAMES, SPLITS, Files, Items, check_source, head, load, named
-from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user
+from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user, utc_now
 
 blob, dataset, sample, label_event, version, item = (
     t.__table__ for t in (BlobRow, DatasetRow, SampleRow, LabelEventRow, VersionRow, ItemRow)
@@ -45,12 +45,10 @@ class Blobs:
     def put(self, data: dict[str, bytes]):  # hash -> bytes
         "Keep bytes; those that are there already are passed over."
         with self.db.read() as c: new = {h: data[h] for h in sorted(data.keys() - self.known(c, data))}
-        for h, b in data.items():
-            if len(b) > self.limit and not self._elsewhere(h, h in new): _write_file(self.root, h, b)  # before the row that says it is there
+        for h, b in data.items():  # before the row that says it is there; again where a file was lost
+            if len(b) > self.limit and (h in new or isinstance(self.get([h])[h], ImageError)): _write_file(self.root, h, b)
         with self.db.write() as c:
             insert_many(c, blob, ["hash", "size", "root", "data"], [(h, len(b), self.root, None) if len(b) > self.limit else (h, len(b), None, b) for h, b in new.items()])
-
-    def _elsewhere(self, h: str, new: bool) -> bool: return not new and isinstance(self.get([h])[h], bytes)
 
     def get(self, hashes: Sequence[str]) -> dict[str, bytes | ImageError]:
         "The bytes of each, or why they can't be had."
@@ -382,8 +380,7 @@ def check_name(name: str) -> str:
 
 def _stamp(c: sa.Connection):
     "This moment, as the driver takes it in bulk."
-    from lightning_pod.store.database import _now
-    return _now() if c.dialect.name == "postgresql" else _now().replace(tzinfo=None).isoformat(" ")
+    return utc_now() if c.dialect.name == "postgresql" else utc_now().replace(tzinfo=None).isoformat(" ")
 
 # %% ../../nbs/store/11_datasets.ipynb #bd294969
 def push(source,  # anything that `load` takes: a folder, an archive, a table, URLs, a set's name, arrays, Items
@@ -551,6 +548,7 @@ def pull(ref: str,  # NAME, or NAME@VERSION
     write_json(mark, {"version": v.ref, "hash": v.hash, "files": files})
     return {"version": v.ref, "images": len(entries), "written": written, "folder": str(out)}
 
+# %% ../../nbs/store/11_datasets.ipynb #d37316a3
 def _sha(file: Path) -> str: return hashlib.sha256(file.read_bytes()).hexdigest()
 
 def _table_of(entries: list[Entry], paths: list[str]) -> str:
@@ -576,6 +574,7 @@ def _write_images(store: Store, entries: list[Entry], paths: list[str], out: Pat
     if bad: raise PodError(f"{len(bad)} of {len(entries)} images can't be had, the others were written:\n  " + "\n  ".join(bad[:10]))
     return written
 
+# %% ../../nbs/store/11_datasets.ipynb #55438345
 def _paths(store: Store, entries: list[Entry]) -> list[str]:
     "A place for each image: [split/]class/file, told apart by a hash where two would be one."
     def safe(text: str) -> str: return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", text).strip(". ")[-100:] or "_"
