@@ -65,7 +65,7 @@ def _table(rows: list[dict], empty: str) -> str:
 # %% ../nbs/60_cli.ipynb #1d105edc
 def fit(argv: list[str]) -> int:
     "Train a model on a data set."
-    from lightning_pod.train.runs import FitConfig
+    from lightning_pod.train.settings import FitConfig
     p = _parser("fit", fit.__doc__)
     p.add_argument("source", metavar="DATA", nargs="?", help=_comments(FitConfig)["data"])
     p.add_argument("--config", action="config", help="a file of settings, such as a run's config.yaml")

@@ -251,7 +251,8 @@ def test_ctrl_c_ends_everything_it_started(page, bench, pod):
 def test_detached_trainings_outlive_the_workbench(pod, monkeypatch):
     bench = Bench(pod, "--detach")
     from lightning_pod.core.job import jobs
-    from lightning_pod.train.runs import FitConfig, Run
+    from lightning_pod.train.runs import Run
+    from lightning_pod.train.settings import FitConfig
 
     parent = next(j for j in jobs() if j.info["kind"] == "workbench")
     run = Run.create(pod.workspace / "runs", "fit", "lightning_pod.train.fit:fit_body", FitConfig(epochs=40).to_dict())

@@ -52,7 +52,7 @@ def test_every_verb_has_help(pod, verb):
 
 
 def test_every_setting_of_a_fit_is_an_option_with_help(pod):
-    from lightning_pod.train.runs import FitConfig
+    from lightning_pod.train.settings import FitConfig
 
     out = pod("fit", "--help").stdout
     assert all(f"--{name}" in out for name in FitConfig.__dataclass_fields__)

@@ -29,7 +29,8 @@ from lightning_pod.panels.base import (
     sentence,
     style,
 )
-from ..train.runs import FitConfig, Run, list_runs
+from ..train.runs import Run, list_runs
+from ..train.settings import FitConfig
 
 # %% ../../nbs/panels/57_infer.ipynb #36936b0e
 class Held:

@@ -15,7 +15,8 @@ from ..core.job import EventReader
 from ..core.sources import NAMES
 from .base import Curves, Ticker, error_html, fill, guarded, heading, hint, run_charts, style
 from ..train.progress import History, duration
-from ..train.runs import FitConfig, Run, list_runs, start_fit
+from ..train.runs import Run, list_runs, start_fit
+from ..train.settings import FitConfig
 
 # %% ../../nbs/panels/52_train.ipynb #24335a61
 MODELS = {"podnet_n · tiny": "podnet_n", "podnet_s · small": "podnet_s", "podnet_m · medium": "podnet_m"}

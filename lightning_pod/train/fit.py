@@ -23,7 +23,8 @@ from ..core.data import ImageData
 from ..core.job import Context, JobStopped
 from ..core.nets import NETS
 from .progress import ProgressLine
-from .runs import FitConfig, Run, load_run, logger_names, make_loggers
+from .runs import Run, load_run, make_loggers
+from .settings import FitConfig, logger_names
 
 # %% ../../nbs/train/21_fit.ipynb #19bc9802
 class WholeCheckpoints(TorchCheckpointIO):
