@@ -6,10 +6,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ImageData": "core.data",
     "Classifier": "core.classifier",
+    "Pretrainer": "core.pretrain",
     "PodError": "core.config",
     "fit": "train.fit",
+    "find_lr": "train.fit",
     "Run": "train.runs",
     "runs": "train.runs",
+    "compare": "train.runs",
     "load_run": "train.runs",
 }
 __all__ = [*_PUBLIC]

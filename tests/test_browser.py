@@ -197,12 +197,20 @@ def test_a_killed_kernel_loses_nothing(page, bench):
 
 
 def test_what_is_wrong_is_said_on_the_page(page, bench):
-    field = page.locator("input[list]")
+    field = page.locator("input[list]").first
     for value, words in (("digitz", "Did you mean 'digits'?"), ("no/such/folder", "no such folder")):
         field.fill(value)
         field.press("Tab")
         page.click(".pod-start")
         page.wait_for_selector(f".pod-error:has-text(\"{words}\")")
+    field.fill("digits")
+    model = page.locator("input[list]").nth(1)
+    for value, words in (("podnet_x", "Did you mean 'podnet_"), ("podnet_s", None)):
+        model.fill(value)
+        model.press("Tab")
+        if words:
+            page.click(".pod-start")
+            page.wait_for_selector(f".pod-error:has-text(\"{words}\")")
     assert not list_runs()
     # a run that fails says why, and the page is as alive as before
     field.fill(str(folder_with_a_damaged_image()))

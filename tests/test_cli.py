@@ -9,9 +9,10 @@ import pytest
 from conftest import POD, Pod, event, wait_for
 
 from lightning_pod import __version__
-from lightning_pod.cli import VERBS
+from lightning_pod.cli import VERBS, VERBS_OF_RUNS
 from lightning_pod.core.job import Job, jobs
-from lightning_pod.train.runs import load_run
+from lightning_pod.train.runs import Run, load_run
+from lightning_pod.train.settings import FitConfig
 
 LONG = ("digits", "--epochs", 2000, "--loggers", "none")
 
@@ -120,8 +121,88 @@ def test_runs_show(done):
     for name in ("last", run.id, run.id[:15], run.id[-4:]):
         assert done.json("runs", "show", name)["id"] == run.id
     shown = done.json("runs", "show")
-    assert shown["config"]["epochs"] == 3 and shown["path"] == str(run.path)
-    assert "valid_loss" in done("runs", "show").stdout
+    assert shown["config"]["epochs"] == 3 and shown["path"] == str(run.path) and shown["attempts"] == 1
+    assert len(shown["data_version"]) == 12 and shown["seconds"] > 0 and shown["ended"] > shown["started"]
+    assert [r["epoch"] for r in shown["epochs"]] == [1, 2, 3]
+    assert {"config.yaml", "events.jsonl", "checkpoints/best.ckpt"} <= {f["file"] for f in shown["files"]}
+    assert shown["checkpoints"] == ["checkpoints/best.ckpt", "checkpoints/last.ckpt"] and shown["bytes"] > 1_000_000
+    text = done("runs", "show").stdout
+    assert all(word in text for word in ("valid_loss", "data_version", "best.ckpt", "weight_decay", "in all"))
+
+
+def plain(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.fixture
+def three(workspace, pod):
+    """Three runs that were never trained: good, better, failed; their ids from old to new."""
+    made = []
+    for acc, state, settings in ((0.9, "done", {}), (0.95, "done", {"lr": 0.003}), (None, "failed", {"data": "MNIST"})):
+        config = FitConfig(loggers="none", **settings).to_dict()
+        run = Run.create(workspace / "runs", "fit", "nowhere:nothing", config)
+        result = {"metrics": {"test_acc": acc, "test_loss": 1 - acc}, "seconds": 2.0} if acc else None
+        run._write(state=state, result=result)
+        made.append(run.id)
+    return made
+
+
+def test_runs_ls_filters_and_sorts(three, pod):
+    def ids(*args):
+        return [r["id"] for r in pod.json("runs", "ls", *args)]
+
+    good, better, failed = three
+    assert ids() == [failed, better, good]
+    assert ids("--status", "done") == [better, good] and ids("--status", "done", "--status", "failed") == ids()
+    assert ids("--data", "MNIST") == [failed] and ids("--data", "digits") == [better, good]
+    assert ids("--sort", "test_acc") == [better, good, failed] == ids("--sort", "test_loss")
+    assert ids("--sort", "lr")[-1] == better and ids("--sort", "created") == ids()
+    assert ids("--sort", "test_acc", "--most", 1) == [better]
+    pod("runs", "tag", good, "old", "paper")
+    assert ids("--tag", "paper") == [good] == ids("--tag", "paper", "--tag", "old")
+    assert "old,paper" in pod("runs").stdout and pod.json("runs", "show", good)["tags"] == ["old", "paper"]
+    assert pod("runs", "tag", good, "old", "--remove").stdout == f"{good}: paper\n"
+    assert "no such run" in pod("runs", "ls", "--tag", "paper", "--status", "failed").stdout
+    assert "test_acc" in pod("runs", "ls", "--sort", "test_loss").stdout
+    for args, words in ((["--status", "dead"], "unknown status 'dead'"), (["--tag", "papr"], "Did you mean 'paper'?"),
+                        (["--sort", "tst_acc"], "Did you mean 'test_acc'?"),
+                        (["--data", "mnst"], "Did you mean 'MNIST'?"),
+                        (["--most", "0"], "most=0: expected 1 or more")):
+        said = pod("runs", "ls", *args, code=2).stderr
+        assert words in said and "Traceback" not in said, said
+
+
+def test_runs_compare(three, pod):
+    good, better, failed = three
+    c = pod.json("runs", "compare", good, better)
+    assert c["runs"] == [good, better] and c["settings"] == {"lr": [FitConfig.lr, 0.003]}
+    assert c["metrics"]["test_acc"] == [0.9, 0.95]
+    assert c["best"] == {"test_acc": [better], "test_loss": [better], "seconds": []}
+    lines = {line[0]: line for line in plain(pod("runs", "compare", *three).stdout) if line}
+    assert lines["test_acc"] == ["test_acc", "0.9000", "0.9500", "*"]
+    assert lines["data"][1:] == ["digits", "digits", "MNIST"]
+    assert "give two or more" in pod("runs", "compare", good, code=2).stderr
+    assert "unknown run 'nope'" in pod("runs", "compare", good, "nope", code=2).stderr
+
+
+def test_runs_rm_and_reindex(three, pod, workspace):
+    (workspace / "runs" / three[0] / "checkpoints").mkdir()
+    (workspace / "runs" / three[0] / "checkpoints" / "last.ckpt").write_bytes(bytes(1_000_000))
+    p = pod("runs", "rm", three[0], three[2])
+    assert "removed 2 runs, 1.0 MB freed" in p.stdout and not p.stderr
+    assert [r["id"] for r in pod.json("runs")] == [three[1]]
+    assert "unknown run" in pod("runs", "rm", three[0], code=2).stderr
+    (workspace / ".pod" / "runs.json").unlink()
+    assert pod("runs", "reindex").stdout == "1 run\n"
+    assert three[1] in (workspace / ".pod" / "runs.json").read_text()
+
+
+def test_the_verbs_of_runs_have_help(pod):
+    out = pod("runs", "--help").stdout
+    assert all(f"  {verb} " in out for verb in VERBS_OF_RUNS)
+    for verb in VERBS_OF_RUNS:
+        assert f"usage: pod runs {verb}" in pod("runs", verb, "--help").stdout
+    assert "Did you mean 'compare'?" in pod("runs", "compere", code=2).stderr
 
 
 def test_runs_of_an_empty_workspace(pod):

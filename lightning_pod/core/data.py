@@ -29,10 +29,11 @@ class BatchLoader:
                  batch_size: int = 256, shuffle: bool = False, seed: int = 0,
                  rank: int = 0, world: int = 1,  # this process and how many there are
                  index: Tensor | None = None,  # [M]: which of them; default: all
+                 weights: Tensor | None = None,  # [M]: how often each is drawn when shuffled; default: each once
                 ):
         self.index = torch.arange(len(labels)) if index is None else index
         self.images, self.labels, self.batch_size, self.shuffle, self.seed = images, labels, batch_size, shuffle, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.weights = rank, world, weights
         self.epoch = self.batch = 0  # what the next batch will be
         self._go_on = False  # a state was loaded: the next iteration begins in mid-epoch
 
@@ -45,7 +46,9 @@ class BatchLoader:
         "The indices of this process in an epoch."
         if not self.shuffle: return self.index[self.rank::self.world]
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return self.index[torch.randperm(len(self.index), generator=g)[self.rank::self.world][:self._share()]]
+        n = len(self.index)
+        drawn = torch.randperm(n, generator=g) if self.weights is None else torch.multinomial(self.weights, n, True, generator=g)
+        return self.index[drawn[self.rank::self.world][:self._share()]]
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         "The images [B, C, H, W] and labels of `index`."
@@ -103,6 +106,7 @@ class ImageData(LightningDataModule):
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
                  memory_gb: float | None = None,  # what images may take of the memory, else they are mapped from a file; default: half of what is free
+                 balanced: bool = False,  # draw each class equally often in training, instead of each image once
                 ):
         super().__init__()
         memory_budget(memory_gb)
@@ -128,7 +132,7 @@ class ImageData(LightningDataModule):
             classes,
             None,
         )
-        self.memory_gb, self._placed = memory_gb, None
+        self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
         self.on_progress = None  # called with (done, total) while files are decoded
         self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
@@ -174,6 +178,10 @@ class ImageData(LightningDataModule):
         mean, square = sums / (len(some) * self.spec.height * self.spec.width)
         return mean.tolist(), (square - mean**2).clamp_min(1e-6).sqrt().tolist()
 
+    def counts(self) -> np.ndarray:  # [classes]
+        "How many training images each class has."
+        return np.bincount(self.setup().items.labels[self.parts["train"]], minlength=len(self.classes))
+
     def splits(self) -> dict:
         "Which images are in which split: enough to check that another machine has the same."
         items = self.setup().items
@@ -195,7 +203,8 @@ class ImageData(LightningDataModule):
         index, t = torch.from_numpy(self.setup().parts[part]), self.trainer
         images, labels = self._on_device(t.strategy.root_device) if t else (self.images, self.labels)
         rank, world = (t.global_rank, t.world_size) if t else (0, 1)
-        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index)
+        weights = 1 / torch.from_numpy(self.counts())[self.labels[index]] if shuffle and self.balanced else None
+        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index, weights)
 
     def _on_device(self, device: torch.device) -> tuple:
         "Images and labels where they are used, if that is a GPU whose free memory they fill by a third at most."
