@@ -11,6 +11,10 @@ _PUBLIC = {
     "Run": "train.runs",
     "runs": "train.runs",
     "load_run": "train.runs",
+    "App": "app.flow",
+    "Flow": "app.flow",
+    "Work": "app.work",
+    "Drive": "app.drive",
 }
 __all__ = [*_PUBLIC]
 
