@@ -553,7 +553,9 @@ def why(argv: list[str]) -> int:
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
     told = why_of(o.work)
-    _say(told, o.json, f"{told['reason']}\nthe call: {told['call'] or 'no arguments'}")
+    lines = [f"{told['reason']}", f"the call: {told['call'] or 'no arguments'}"]
+    if "made" in told: lines.append(f"the newest call that was made: {told['made']['call'] or 'no arguments'}; {told['made']['reason']}")
+    _say(told, o.json, "\n".join(lines))
     return 0
 
 def _tail(job, stop_it: bool) -> int:

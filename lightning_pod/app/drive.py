@@ -115,7 +115,7 @@ class Drive:
 
     # ---- as a value of the state
     def _owned_by(self, name: str): self.component_name = name
-    def _copy(self, name: str) -> "Drive": return Drive(f"lit://{self.id}", self.allow_duplicates, name, self.root_folder)
+    def _copy(self, name: str) -> "Drive": return Drive(f"lit://{self.id}", self.allow_duplicates, name or None, self.root_folder)
     def __eq__(self, other): return isinstance(other, Drive) and self.to_dict() == other.to_dict()
     def __hash__(self): return hash((self.id, self.component_name))
     def __str__(self): return self.id
@@ -152,7 +152,7 @@ class Drive:
         files, mine, key = self._files("put"), self._mine(), self._key(path)
         source = self.root_folder / key
         if not source.exists(): raise FileNotFoundError(2, "nothing to put into the Drive", str(source))
-        if not self.allow_duplicates:
+        if not self.allow_duplicates and not files.kind(f"{mine}/{key}"):
             for other in files.children(""):
                 if other != mine and files.kind(f"{other}/{key}"):
                     raise PodError(f"{key!r} is in the Drive {self.id!r} already, put by {other}: use another path, or Drive(allow_duplicates=True)")

@@ -106,7 +106,7 @@ class Flow(Component):
         if isinstance(value, (list, dict)) and value and not isinstance(value, (List, Dict)):
             inside = value.values() if isinstance(value, dict) else value
             if all(isinstance(v, (Component, List, Dict)) for v in inside): value = Dict(**value) if isinstance(value, dict) else List(*value)
-        for children in (self._flows, self._works, self._structures):
+        for children in (self._flows, self._works, self._structures) if "_flows" in self.__dict__ else ():
             if name in children and value is not children[name]:
                 raise StateError(f"{self.name}.{name}: a child can't be replaced; make another one under another name")
         if not isinstance(value, (Component, List, Dict)): return super()._set(name, value)
@@ -280,10 +280,15 @@ class Notes:
 
 def why(folder: str | os.PathLike,  # where the notes are
         name: str,  # of a Work: "root.train"
-       ) -> dict:  # {"call", "hit", "reason", "differences"}
-    "Why the newest call of a Work was made, or wasn't: what it depends on, beside the call before."
+       ) -> dict:  # {"call", "hit", "reason", "differences"}; for a hit under "made" the same of the newest call that was made
+    "Why the newest call of a Work was made, or passed over: what it depends on, beside the call before that is most like it."
     try: notes = [json.loads(line) for line in open(pathlib.Path(folder) / f"{name}.jsonl", encoding="utf-8")]
     except FileNotFoundError: raise PodError(f"{name} has had no call yet: there is nothing to explain") from None
+    told = _explain(folder, notes)
+    while notes and notes[-1]["hit"]: notes.pop()
+    return {**told, "made": _explain(folder, notes)} if told["hit"] and notes else told
+
+def _explain(folder, notes: list[dict]) -> dict:
     new, earlier = notes[-1], [n for n in notes[:-1] if not n["hit"]]
     told = {"call": ", ".join(f"{k.removeprefix('argument ')}={v[1]}" for k, v in new["parts"].items()), "hit": new["hit"], "reason": new["because"], "differences": []}
     if new["hit"] or not earlier or any(n["key"] == new["key"] for n in earlier): return told
@@ -291,7 +296,7 @@ def why(folder: str | os.PathLike,  # where the notes are
     near = min(reversed(earlier), key=lambda n: len(different(n)))
     for k in different(near):
         was, now = near["parts"].get(k), new["parts"].get(k)
-        told["differences"].append(f"{k}: " + (f"{was[1]} → {now[1]}" if was and now and was[1] != now[1] else "is new" if now and not was else "is gone" if not now else _lines(folder, was[0], now[0])))
+        told["differences"].append(f"{k}: " + ("is new" if not was else "is gone" if not now else _lines(folder, was[0], now[0]) if k.startswith(("script ", "input ")) else f"{was[1]} → {now[1]}"))
     told["reason"] = f"{new['because']}; beside the call of {datetime.fromtimestamp(near['t']):%H:%M:%S}: {'; '.join(told['differences'])}"
     return told
 
@@ -481,7 +486,9 @@ class App:
         key = call_key(parts)
         call = work._calls.get(key)
         done = "ret" in call if call else key in work.__dict__.get("_done", ())
-        stage = call["statuses"][-1]["stage"] if call else None
+        newest = call["statuses"][-1] if call else {}
+        stage = newest.get("stage")
+        if newest.get("reason") == Reason.SIGNAL: stage = Stage.FAILED  # it was stopped from outside, which isn't undone by asking again
         hit = done and (work.cache_calls or not work.parallel and call is not None and call.get("pass") == self._pass)
         if hit and not work.cache_calls: self._passed = True
         if not hit and (done or stage in (None, Stage.STOPPED)):
@@ -578,6 +585,7 @@ class App:
             self._stage(work, key, Status(Stage.PENDING, reason=Reason.RETRY))
             self._later(options["backoff"] * 2 ** (call["attempt"] - 2), lambda: self._again(work, key))
         self._held.append(work)
+        self._forget(work)
         if (idle := work.cloud_compute.idle_timeout) and not work._todo:
             p = work._process
             self._later(idle, lambda g=p.generation: self._end_process(work) if (p.generation, p.key, p.state) == (g, None, "up") and not work._todo else None)
@@ -650,7 +658,7 @@ class App:
         if p.state not in ("starting", "up"): return
         p.state = "stopping"
         self.backend.send(work, "stop", why)
-        self._later(work.grace, lambda g=p.generation: self.backend.kill(work, f"killed: it did not end within {work.grace:g} s") if (p.generation, p.state) == (g, "stopping") else None)
+        self._later(work._grace, lambda g=p.generation: self.backend.kill(work, f"killed: it did not end within {work._grace:g} s") if (p.generation, p.state) == (g, "stopping") else None)
 
     def retry(self, work: Work):
         key = work._calls["latest_call_hash"]
@@ -734,10 +742,10 @@ class App:
         while not (self._changed and time.monotonic() > until):
             while self._timers and self._timers[0][0] <= self.clock.time(): heapq.heappop(self._timers)[2]()
             wait = (0 if self._changed or self.error or not block else max(0.0, self._timers[0][0] - self.clock.time()) if self._timers else None)
-            if self._held and wait != 0: self._write_journal(); continue
-            message = self.clock.get(self.inbox, wait)
-            if message is None and wait == 0: return
+            message = self.clock.get(self.inbox, 0 if self._held else wait)
             if message is not None: self._receive(*message)
+            elif self._held: self._write_journal()
+            elif wait == 0: return
 
     def _receive(self, name: str, generation: int, kind: str, *rest):
         if kind == "stop": raise _End(130)
@@ -792,7 +800,7 @@ class App:
             if work._process.state in ("starting", "up"):
                 busy, work._process.state = work._process.key, "stopping"
                 self.backend.send(work, "stop" if busy else "end", *(["the app ended"] if busy else []))
-                self._later(work.grace, partial(self._kill_if_there, work, work._process.generation))
+                self._later(work._grace, partial(self._kill_if_there, work, work._process.generation))
         with contextlib.suppress(_End, KeyboardInterrupt):
             while any(w._process.state != "none" for w in works):
                 while self._timers and self._timers[0][0] <= self.clock.time(): heapq.heappop(self._timers)[2]()
@@ -807,7 +815,7 @@ class App:
         self._detach()
 
     def _kill_if_there(self, work: Work, generation: int):
-        if work._process.generation == generation and work._process.state != "none": self.backend.kill(work, f"killed: it did not end within {work.grace:g} s")
+        if work._process.generation == generation and work._process.state != "none": self.backend.kill(work, f"killed: it did not end within {work._grace:g} s")
 
     def _detach(self):
         "Components are plain objects again, so that what they hold can be looked at."

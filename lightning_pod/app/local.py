@@ -518,6 +518,15 @@ class Harness(Backend):
             if self.app.error: raise self.app.error
             self.app.turn()
             self.app.pass_messages(block=False)
+        except _End as e: self._close(e.code)
+        except BaseException:
+            self._close(1)
+            raise
+        return self.make_calls()
+
+    def make_calls(self) -> "Harness":
+        "The calls that were asked for, one after the other."
+        try:
             while (at := next((i for i, (n, _) in enumerate(self.waiting) if n not in self.skip), None)) is not None:
                 name, rest = self.waiting.pop(at)
                 self.runners[name][0].call(*rest)
@@ -537,6 +546,7 @@ class Harness(Backend):
             turns: int = 1000) -> "Harness":
         "Turns, as long as something changes."
         for _ in range(turns):
+            self.make_calls()
             if self.exit_code is not None or not (self.app._changed or self.app.turns == 0) or until is not None and until(self.root): return self
             self.turn()
         raise AssertionError(f"the app is not at its end after {turns} turns: does its Flow change something each time?")

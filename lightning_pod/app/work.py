@@ -86,6 +86,13 @@ def free_port(host: str = "127.0.0.1") -> int:
             _given_ports.add(port)
             return port
 
+def _listens(port: int) -> bool:
+    import psutil
+    for p in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in (p.net_connections if hasattr(p, "net_connections") else p.connections)(kind="tcp")): return True
+    return False
+
 # %% ../../nbs/app/42_work.ipynb #53cbf664
 def digest(value: Any) -> str:
     "A short hash of any value that can be sent: the same in every process."
@@ -144,7 +151,6 @@ class Work(Component):
     "A long-running part of an app. Subclass it, and write `run`."
     _runner: "Runner | None" = None  # in the Work's own process
     _executor: str | None = None  # "module:function" that is called with (work, run, args, kwargs) instead of run
-    grace = 10.0  # seconds between SIGTERM and SIGKILL
 
     def __init__(self,
                  parallel: bool = False,  # whether `run` returns at once, or ends the Flow's turn until the call has succeeded
@@ -158,6 +164,7 @@ class Work(Component):
                  *, retries: int = 0,  # how often a failed call is made again
                  backoff: float = 1.0,  # seconds before the first retry; doubled for each further one
                  timeout: float | None = None,  # seconds after which a running call is ended and fails
+                 grace: float = 10.0,  # seconds between SIGTERM and SIGKILL when it is stopped
                 ):
         super().__init__()
         if type(self).run is Work.run: raise TypeError(f"{type(self).__name__} has no run(): a Work needs one, since that is what its process does")
@@ -166,7 +173,7 @@ class Work(Component):
         self._host, self._port, self._url, self._internal_ip, self._public_ip, self._display_name = host, port, "", "", "", ""
         self._local_build_config, self._cloud_build_config = local_build_config or BuildConfig(), cloud_build_config or BuildConfig()
         self._cloud_compute, self._lightningignore = cloud_compute or CloudCompute(), ()
-        self._options = {"retries": retries, "backoff": backoff, "timeout": timeout}
+        self._grace, self._options = grace, {"retries": retries, "backoff": backoff, "timeout": timeout}
         self._calls = {"latest_call_hash": None}
         self._args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
         self._versions: dict[str, int] = {}  # how often the Flow changed an attribute
@@ -413,11 +420,11 @@ class Runner:
         if self.key and self.work._port and not self.work._url: threading.Thread(target=self._find_url, args=(self.key,), daemon=True).start()
 
     def _find_url(self, key: str):
+        "Wait until this process or a child listens at the port. Nobody connects to it: a program may count who does."
+        began = time.monotonic()
         while self.key == key and not self.work._url:
-            with contextlib.suppress(OSError), socket.create_connection((self.work._host, self.work._port), 0.5):
-                self.work.url = f"http://{self.work._host}:{self.work._port}"
-                return
-            time.sleep(0.05)
+            if _listens(self.work._port): self.work.url = f"http://{self.work._host}:{self.work._port}"
+            else: time.sleep(min(1.0, max(0.05, (time.monotonic() - began) / 20)))
 
     # ---- from the Flow
     def receive(self, kind: str, *rest):
