@@ -94,6 +94,7 @@ class ComponentLog(io.RawIOBase):
             over.set()
             sys.stdout, sys.stderr = was
             with contextlib.suppress(ValueError): stream.flush(); stream.detach()
+            if not self.fresh: self.write(b"\n")
 
 # %% ../../nbs/app/45_local.ipynb #99d3f949
 _loading = False  # whether a program is being read: its App isn't to be run by the file itself
