@@ -96,9 +96,16 @@ def test_keep_exit_codes(pod, program):
     assert app_job().status == "failed"
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("x = 1", "makes no App: expected one"), ("class R(Flow): pass\na, b = App(R()), App(R())", "makes 2 Apps"), ("import nothing_like_it", "No module named 'nothing_like_it'"), ("def", "SyntaxError"),
-], ids=["none", "two", "import", "syntax"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1", "makes no App: expected one"),
+        ("class R(Flow): pass\na, b = App(R()), App(R())", "makes 2 Apps"),
+        ("import nothing_like_it", "No module named 'nothing_like_it'"),
+        ("def", "SyntaxError"),
+    ],
+    ids=["none", "two", "import", "syntax"],
+)
 def test_a_wrong_program_is_told(pod, program, text, words):
     p = pod("run", program(text), "--json", code=None)
     assert p.returncode in (1, 2) and words in p.stdout + p.stderr + app_job().log()
@@ -106,7 +113,9 @@ def test_a_wrong_program_is_told(pod, program, text, words):
 
 
 def test_repair_a_failure_reaches_the_flow_in_half_a_second_with_the_traceback(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Bad(Work):
     def __init__(self, **kwargs):
         super().__init__(parallel=True, **kwargs)
@@ -125,7 +134,9 @@ class R(Flow):
             print("took", self.took, self.mild.status.message)
         if self.took: self.hard.run()
 app = App(R())
-"""), code=1)
+"""),
+        code=1,
+    )
     assert float(re.search(r"took ([\d.]+)", p.stdout)[1]) < 0.5
     assert 'raise ValueError("no good")' in p.stdout and "ValueError: no good" in p.stderr
     work = work_job("root.hard")
@@ -133,7 +144,9 @@ app = App(R())
 
 
 def test_one_work_is_one_job_with_a_log_of_its_own(pod, program):
-    pod("run", program("""
+    pod(
+        "run",
+        program("""
 class Speak(Work):
     def run(self):
         print("one"); print("two", end=""); print(" three"); sys.stderr.write("four")
@@ -145,9 +158,12 @@ class R(Flow):
     def run(self):
         self.speak.run(); print("flow's own"); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     rows = {r["kind"]: r for r in pod.json("ps", "--all")}
-    assert rows["app"]["status"] == rows["work"]["status"] == "done" and rows["work"]["what"].startswith("root.speak of ")
+    assert rows["app"]["status"] == rows["work"]["status"] == "done" and rows["work"]["what"].startswith(
+        "root.speak of "
+    )
     work = Job(app_job().path.parent / rows["work"]["id"])
     assert work.info["parent"] == str(app_job().path)
     lines = pod("logs", work.id).stdout.splitlines()
@@ -158,7 +174,9 @@ app = App(R())
 
 
 def test_keep_the_values_of_a_work_arrive_conflated_and_in_order(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Count(Work):
     def __init__(self):
         super().__init__(parallel=True)
@@ -178,14 +196,17 @@ class R(Flow):
         self.seen = [*self.seen, self.w.n]
         if self.w.has_succeeded: print("turns", len(self.seen), self.seen == sorted(self.seen), self.seen[-1], self.w.items); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     turns, ordered, last, items = re.search(r"turns (\d+) (\w+) (\d+) (.*)", p.stdout).groups()
     assert ordered == "True" and last == "20000" and int(turns) < 2000 and items == "[{'a': 1, 'b': 2}]"
     assert float(re.search(r"a second ([\d.]+)", p.stdout)[1]) > 5000
 
 
 def test_repair_setting_costs_the_same_with_a_large_state(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Large(Work):
     def __init__(self):
         super().__init__()
@@ -195,12 +216,15 @@ class Large(Work):
         while self.n < 20000: self.n += 1
         print("sets a second", self.n / (time.time() - began))
 app = App(Large())
-"""))
+"""),
+    )
     assert float(re.search(r"a second ([\d.]+)", p.stdout)[1]) > 5000
 
 
 def test_repair_a_value_that_the_flow_sets_reaches_a_running_work_in_200_ms(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Wait(Work):
     def __init__(self):
         super().__init__(parallel=True)
@@ -218,13 +242,16 @@ class R(Flow):
         if self.w.ready and self.w.sent is None: self.w.sent = time.time()
         if self.w.has_succeeded: print("took", self.w.took); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     assert float(re.search(r"took ([\d.e-]+)", p.stdout)[1]) < 0.2
 
 
 # ---- ends of processes
 
-SLEEPING = SLEEPER + """
+SLEEPING = (
+    SLEEPER
+    + """
 class R(Flow):
     def __init__(self):
         super().__init__()
@@ -235,6 +262,7 @@ class R(Flow):
         if self.w.has_stopped: print("STOPPED", self.w.status.message); self.stop()
 app = App(R())
 """
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda s: s.name)
@@ -281,7 +309,11 @@ def test_a_work_can_be_stopped_by_itself(pod, program):
 
 
 def test_repair_stop_ends_the_whole_tree_and_run_starts_it_again(pod, program):
-    p = pod("run", program(SLEEPER + """
+    p = pod(
+        "run",
+        program(
+            SLEEPER
+            + """
 class R(Flow):
     def __init__(self):
         super().__init__()
@@ -297,14 +329,18 @@ class R(Flow):
             self.w.run(stubborn=True)
             if self.w.pid != self.first[0]: print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
 app = App(R())
-"""))
+"""
+        ),
+    )
     first, child, second, took = re.search(r"PIDS (\d+) (\d+) (\d+) after ([\d.]+)", p.stdout).groups()
     assert "reason stopped pending" in p.stdout and first != second and float(took) < 8
     gone(int(first), int(child), int(second), within=1)
 
 
 def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Dies(Work):
     def __init__(self):
         super().__init__(retries=2, backoff=0.1)
@@ -321,12 +357,21 @@ class R(Flow):
         self.w.run()
         print("stages", [(s.stage, s.reason) for s in self.w.statuses]); self.stop()
 app = App(R())
-"""))
-    assert p.stdout.count("('failed', 'died')") == 2 and "('pending', 'retry')" in p.stdout and "('succeeded', None)]" in p.stdout
+"""),
+    )
+    assert (
+        p.stdout.count("('failed', 'died')") == 2
+        and "('pending', 'retry')" in p.stdout
+        and "('succeeded', None)]" in p.stdout
+    )
 
 
 def test_repair_a_call_that_takes_too_long_is_ended(pod, program):
-    p = pod("run", program(SLEEPER + """
+    p = pod(
+        "run",
+        program(
+            SLEEPER
+            + """
 class R(Flow):
     def __init__(self):
         super().__init__()
@@ -335,13 +380,17 @@ class R(Flow):
         self.w.run()
         if self.w.has_timeout: print("TIMEOUT", self.w.status.message, self.w.pid); self.stop()
 app = App(R())
-"""))
+"""
+        ),
+    )
     assert "ran longer than its timeout of 0.5 s" in p.stdout
     gone(int(re.search(r"0.5 s (\d+)", p.stdout)[1]), within=1)
 
 
 def test_keep_idle_timeout_ends_the_process_until_the_next_call(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 class Pid(Work):
     def __init__(self):
         super().__init__(cloud_compute=CloudCompute(idle_timeout=0.2))
@@ -357,7 +406,8 @@ class R(Flow):
             self.n += 1
             if self.n == 2: print("PIDS", *self.w.pids); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     a, b = re.search(r"PIDS (\d+) (\d+)", p.stdout).groups()
     assert a != b
 
@@ -455,10 +505,18 @@ app = App(R())
     assert len([n for n in notes if not n["hit"]]) == 4
     hit = pod.json("why", f"{app.id}/root.t")
     told = hit["made"]
-    assert hit["hit"] and "has succeeded" in hit["reason"] and not told["hit"] and told["differences"] == ["argument params: {'x': 1} → {'x': 2}"]
+    assert (
+        hit["hit"]
+        and "has succeeded" in hit["reason"]
+        and not told["hit"]
+        and told["differences"] == ["argument params: {'x': 1} → {'x': 2}"]
+    )
     from lightning_pod.app.flow import why
 
-    for n, words in ((2, "script train.py: line 4: '(nothing)' → \"print('edited')\""), (3, "input data.csv: line 1: '1' → 'changed'")):
+    for n, words in (
+        (2, "script train.py: line 4: '(nothing)' → \"print('edited')\""),
+        (3, "input data.csv: line 1: '1' → 'changed'"),
+    ):
         folder = workspace / f"why{n}"
         folder.mkdir()
         for f in (app.path / "why").glob("*.txt"):
@@ -472,7 +530,9 @@ app = App(R())
 
 
 def test_keep_files_go_from_work_to_work(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 import pandas as pd
 class Make(Work):
     def __init__(self):
@@ -503,7 +563,8 @@ class R(Flow):
         except ValueError as e: print(e)
         self.stop()
 app = App(R())
-"""))
+"""),
+    )
     assert "HEARD ['by a path', 'root.make', 3, [('out/a.txt', 'root.make')], 'in a drive', 'root.use']" in p.stdout
     assert "a Flow may not list files" in p.stdout
 
@@ -615,7 +676,9 @@ def test_repair_no_reader_sees_half_a_file(drive_of, tmp_path):
 
 
 def test_keep_url_and_a_python_server(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 import json, urllib.request
 from pydantic import BaseModel
 class In(BaseModel): x: float
@@ -640,7 +703,8 @@ class R(Flow):
             self.ask.run(self.server.url)
             print("ANSWER", self.ask.answer, self.server.ready, self.server.url == f"http://{self.server.host}:{self.server.port}"); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     assert "ANSWER {'y': 8.0} True True" in p.stdout
 
 
@@ -659,7 +723,9 @@ def test_what_a_page_needs_is_told(kind, package):
 
 
 def test_keep_several_nodes_are_as_many_processes(pod, program):
-    p = pod("run", program("""
+    p = pod(
+        "run",
+        program("""
 from lightning_pod.app import MultiNode
 class Node(Work):
     def __init__(self, **kwargs):
@@ -684,7 +750,8 @@ class R(Flow):
         self.nodes.run()
         if all(w.seen for w in self.nodes.ws): print("PIDS", len({w.seen[2] for w in self.nodes.ws}), [w.seen[0] for w in self.nodes.ws]); self.stop()
 app = App(R())
-"""))
+"""),
+    )
     assert "PIDS 3 [0, 1, 2]" in p.stdout
 
 

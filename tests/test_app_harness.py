@@ -80,7 +80,10 @@ def test_keep_list_indices_are_never_reused_and_keys_have_no_dots():
         Dict()[1] = Add()
 
 
-@pytest.mark.parametrize("value", [1, 2.5, "x", True, None, [1, {"a": [2]}], {"k": 1}, (1, 2), Drive("lit://d"), Path("p"), CloudCompute("gpu")])
+@pytest.mark.parametrize(
+    "value",
+    [1, 2.5, "x", True, None, [1, {"a": [2]}], {"k": 1}, (1, 2), Drive("lit://d"), Path("p"), CloudCompute("gpu")],
+)
 def test_keep_values_that_may_be_state(value):
     root = flow_of(lambda f: None, value=value)
     assert root.value == value and "value" in root.state["vars"]
@@ -158,7 +161,11 @@ def test_keep_the_state_as_a_dictionary():
     assert state["app_state"] == {"stage": "running"} and state["vars"] == {"x": 1}
     work = state["works"]["w"]
     assert work["vars"]["sum"] == 2 and {"_host", "_port", "_url"} <= set(work["vars"])
-    assert [s["stage"] for s in work["calls"][work["calls"]["latest_call_hash"]]["statuses"]] == ["pending", "running", "succeeded"]
+    assert [s["stage"] for s in work["calls"][work["calls"]["latest_call_hash"]]["statuses"]] == [
+        "pending",
+        "running",
+        "succeeded",
+    ]
     json.dumps(state)
 
 
@@ -316,7 +323,11 @@ def test_keep_a_returned_value_is_an_error():
             return 3
 
     h = Harness(flow_of(lambda f: f.w.run(), w=Returning(raise_exception=False))).run()
-    assert h.root.w.has_failed and h.root.w.status.reason == "invalid_return_value" and "self.result" in h.root.w.status.message
+    assert (
+        h.root.w.has_failed
+        and h.root.w.status.reason == "invalid_return_value"
+        and "self.result" in h.root.w.status.message
+    )
 
 
 def test_keep_a_failure_has_its_traceback_then_on_exception_then_fails_the_app():
@@ -400,7 +411,13 @@ def test_repair_retries_of_one_call_and_retry_by_hand():
 
 
 def test_repair_a_call_that_waits_too_long_fails():
-    h = Harness(flow_of(lambda f: [f.w.run(1), f.w.run(2)], w=Add(parallel=True, raise_exception=False, cloud_compute=CloudCompute(wait=5))), skip=("root.w",)).run()
+    h = Harness(
+        flow_of(
+            lambda f: [f.w.run(1), f.w.run(2)],
+            w=Add(parallel=True, raise_exception=False, cloud_compute=CloudCompute(wait=5)),
+        ),
+        skip=("root.w",),
+    ).run()
     h.advance(seconds=6)
     assert h.root.w.has_timeout and "waited to be started" in h.root.w.status.message
     assert h.root.w.num_timeouts == 1
@@ -422,7 +439,9 @@ def test_repair_run_after_stop_starts_it_again():
     h.finish("root.w", sum=5)
     h.root.w.stop()
     h.run()
-    assert h.root.w.has_stopped and h.root.w._calls[h.root.w._calls["latest_call_hash"]]["ret"] is None  # the success is kept
+    assert (
+        h.root.w.has_stopped and h.root.w._calls[h.root.w._calls["latest_call_hash"]]["ret"] is None
+    )  # the success is kept
 
 
 def test_repair_has_started_is_true_once_a_call_was_made():
@@ -499,7 +518,9 @@ def test_a_bounded_number_of_calls_is_kept_and_old_ones_stay_hits():
 
 def test_keep_schedule_is_true_at_first_then_once_a_tick():
     seen = []
-    h = Harness(flow_of(lambda f: seen.append(h.now) if f.schedule("hourly") else None), now=datetime(2026, 5, 1, 10, 30))
+    h = Harness(
+        flow_of(lambda f: seen.append(h.now) if f.schedule("hourly") else None), now=datetime(2026, 5, 1, 10, 30)
+    )
     h.run().advance(hours=3)
     assert seen == [datetime(2026, 5, 1, 10, 30), *(datetime(2026, 5, 1, i) for i in (11, 12, 13))]
 
@@ -537,7 +558,9 @@ def test_every_wakes_the_app():
     assert h.root.n == 4
 
 
-@pytest.mark.parametrize("pattern", ["", "* * * *", "60 * * * *", "a * * * *", "*/0 * * * *", "5-2 * * * *", "sometimes"])
+@pytest.mark.parametrize(
+    "pattern", ["", "* * * *", "60 * * * *", "a * * * *", "*/0 * * * *", "5-2 * * * *", "sometimes"]
+)
 def test_a_wrong_pattern_is_told(pattern):
     with pytest.raises(PodError, match="expected five fields"):
         next_tick(pattern, datetime(2026, 1, 1))
@@ -554,12 +577,22 @@ def test_keep_layouts():
             self.a, self.w = Shown(), Add()
 
         def configure_layout(self):
-            return [{"name": "A", "content": self.a}, {"name": "W", "content": self.w}, {"name": "U", "content": "https://x"}]
+            return [
+                {"name": "A", "content": self.a},
+                {"name": "W", "content": self.w},
+                {"name": "U", "content": "https://x"},
+            ]
 
     h = Harness(Root()).run()
-    assert h.root._layout == [{"name": "A", "flow": "root.a"}, {"name": "W", "work": "root.w", "url": ""}, {"name": "U", "url": "https://x"}]
+    assert h.root._layout == [
+        {"name": "A", "flow": "root.a"},
+        {"name": "W", "work": "root.w", "url": ""},
+        {"name": "U", "url": "https://x"},
+    ]
     assert h.root.a._layout == [{"name": "", "frontend": {"type": "StaticWebFrontend", "serve_dir": "site"}}]
-    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._layout == [{"name": "child", "flow": "root.child"}]
+    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._layout == [
+        {"name": "child", "flow": "root.child"}
+    ]
 
 
 @pytest.mark.parametrize("layout", [[3], [{"name": "x"}], {"name": "a", "content": 3}])

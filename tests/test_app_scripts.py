@@ -15,7 +15,14 @@ from conftest import TESTS, Pod, alive, wait_for
 from lightning_pod.core.job import Job
 
 SCRIPTS = TESTS / "scripts"
-CLI = ["fit", "--model.lr=0.5", "--data.n=16", "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+CLI = [
+    "fit",
+    "--model.lr=0.5",
+    "--data.n=16",
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
 
 # script -> (arguments, what it prints behind RESULT, exit code)
 SHAPES = {
@@ -88,7 +95,15 @@ def ran(tmp_path_factory):
     here = shutil.copytree(SCRIPTS, folder / "scripts")
     (folder / "app.py").write_text(APP.format(shapes=SHAPES, folder=str(here)))
     pod = Pod(folder)
-    p = subprocess.run([pod.command, "run", str(folder / "app.py")], cwd=here, env=pod.env, capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL)
+    p = subprocess.run(
+        [pod.command, "run", str(folder / "app.py")],
+        cwd=here,
+        env=pod.env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        stdin=subprocess.DEVNULL,
+    )
     assert p.returncode == 0, p.stdout[-3000:] + p.stderr[-3000:]
     found = {}
     for path in (folder / ".pod" / "jobs").iterdir():
@@ -109,7 +124,9 @@ def test_a_script_runs_unchanged(ran, script, mode):
     log = works[name].log()
     statuses = next(c for k, c in state["calls"][name].items() if k.startswith("run:"))["statuses"]
     assert re.search(f"RESULT {result}$", log, re.M), log[-3000:]
-    assert [s["stage"] for s in statuses if s["stage"] in ("succeeded", "failed")] == ["failed" if code else "succeeded"], log[-3000:]
+    assert [s["stage"] for s in statuses if s["stage"] in ("succeeded", "failed")] == [
+        "failed" if code else "succeeded"
+    ], log[-3000:]
     vars = state["vars"][name]
     assert vars["exit_code"] == code or mode == "here" and script == "raises.py"
     if script == "raises.py":
@@ -152,7 +169,9 @@ app = App(Root())
     work = next(Job(p) for p in (workspace / ".pod" / "jobs").iterdir() if Job(p).info["kind"] == "work")
     assert work.status == "stopped"
     if mode == "TracerPythonScript":
-        assert re.search(r"RESULT 0\.5 \d+", work.log())  # the training ended at the edge of a batch, and the script went on to its end
+        assert re.search(
+            r"RESULT 0\.5 \d+", work.log()
+        )  # the training ended at the edge of a batch, and the script went on to its end
 
 
 def test_scripts_leave_no_process_behind(ran):
@@ -219,7 +238,9 @@ def test_handlers_and_path_are_put_back_after_an_error(tmp_path):
     from lightning_pod.app.script import run_script
 
     script = tmp_path / "s.py"
-    script.write_text("import os, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *a: None)\nsys.path.append('x')\nos.environ['E'] = 'e'\nsys.stdout = None\nraise ValueError('x')\n")
+    script.write_text(
+        "import os, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *a: None)\nsys.path.append('x')\nos.environ['E'] = 'e'\nsys.stdout = None\nraise ValueError('x')\n"
+    )
     before = signal.getsignal(signal.SIGUSR1), sys.path[:], dict(os.environ), sys.argv, sys.stdout
     with pytest.raises(ValueError, match="x"):
         run_script(script, ["a"])
@@ -240,5 +261,10 @@ def test_pid_and_exit_code_of_a_command(tmp_path):
 
 
 def test_there_are_at_least_twenty_shapes():
-    assert len(SHAPES) >= 20 and {p.name for p in Path(SCRIPTS).iterdir()} - {"beside.py", "data.txt", "__pycache__", "lightning_logs"} == set(SHAPES)
+    assert len(SHAPES) >= 20 and {p.name for p in Path(SCRIPTS).iterdir()} - {
+        "beside.py",
+        "data.txt",
+        "__pycache__",
+        "lightning_logs",
+    } == set(SHAPES)
     json.dumps(SHAPES)

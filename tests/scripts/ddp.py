@@ -16,7 +16,8 @@ class Model(LightningModule):
 
 
 if __name__ == "__main__":
-    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, **quiet)
     trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(16, 2)), batch_size=2))
     if trainer.is_global_zero:
         print("RESULT", trainer.world_size, trainer.global_step)
