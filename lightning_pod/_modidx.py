@@ -401,6 +401,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'lightning_pod/app/local.py'),
                                          'lightning_pod.app.local._connect': ('app/local.html#_connect', 'lightning_pod/app/local.py'),
                                          'lightning_pod.app.local._echoing': ('app/local.html#_echoing', 'lightning_pod/app/local.py'),
+                                         'lightning_pod.app.local._flow_log': ('app/local.html#_flow_log', 'lightning_pod/app/local.py'),
                                          'lightning_pod.app.local._in_notebook': ( 'app/local.html#_in_notebook',
                                                                                    'lightning_pod/app/local.py'),
                                          'lightning_pod.app.local._listen': ('app/local.html#_listen', 'lightning_pod/app/local.py'),

@@ -97,7 +97,7 @@ class ComponentLog(io.RawIOBase):
             if not self.fresh: self.write(b"\n")
 
 # %% ../../nbs/app/45_local.ipynb #99d3f949
-_loading = False  # whether a program is being read: its App isn't to be run by the file itself
+_loading: list[App] | None = None  # while a program is being read: the Apps that it would run by itself
 
 def load_main(file: str | os.PathLike, name: str = "__main__", argv: list[str] | None = None) -> ModuleType:
     "Read a program as the main module of this process."
@@ -110,15 +110,15 @@ def load_main(file: str | os.PathLike, name: str = "__main__", argv: list[str] |
     if name != "__main__": sys.modules[name] = module
     if os.path.dirname(file) not in sys.path: sys.path.insert(0, os.path.dirname(file))
     if argv is not None: sys.argv = [file, *argv]
-    _loading = True
+    _loading = []
     try: exec(compile(pathlib.Path(file).read_bytes(), file, "exec"), module.__dict__)
-    finally: _loading = False
+    finally: module.__dict__["__apps__"], _loading = _loading, None
     return module
 
 def load_app(file: str | os.PathLike, argv: list[str] | None = None) -> App:
     "The App that a program makes."
     found = vars(load_main(file, argv=argv))
-    apps = {id(v): v for v in found.values() if isinstance(v, App)}
+    apps = {id(v): v for v in (*found.values(), *found["__apps__"]) if isinstance(v, App)}
     if isinstance(found.get("app"), App): return found["app"]
     if len(apps) != 1:
         raise PodError(f"{str(file)!r} makes {'no App' if not apps else f'{len(apps)} Apps'}: expected one, as in `app = App(Root())`")
@@ -319,9 +319,7 @@ def app_body(ctx: Context, echo: bool = False,  # whether what it and its Works 
     config = ctx.config
     if not config.get("file"): raise PodError(f"{ctx.job.id} was started from a notebook: run its cells again")
     if config.get("compat"): import_module("lightning_pod.app.compat").install()
-    terminal = os.dup(1) if echo else None
-    log = ComponentLog(ctx.path / "log.txt", "root", fds=() if echo else (1, 2), echo=terminal)
-    with log.taking_output():
+    with _flow_log(ctx, echo) as terminal:
         try: app = load_app(config["file"], config.get("argv"))
         except PodError: raise
         except Exception as e:
@@ -339,6 +337,14 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     if code == 130: raise JobStopped(ctx.why or "interrupt")
     if code: raise AppFailed(str(app.error) if app.error else "the Flow called fail()")
     return {"turns": app.turns}
+
+@contextlib.contextmanager
+def _flow_log(ctx: Context, echo: bool):
+    "Within the block, what the Flow prints is in the app's log, and on the terminal where there is one to echo to; yields that."
+    file = ctx.path / "log.txt"
+    detached = file.exists() and os.path.samestat(os.fstat(1), file.stat())
+    terminal = os.dup(1) if echo and not detached else None
+    with ComponentLog(file, "root", fds=(1, 2) if detached else (), echo=terminal).taking_output(): yield terminal
 
 @contextlib.contextmanager
 def _echoing(backend: LocalBackend, fd: int | None):
@@ -403,12 +409,16 @@ def why_of(id: str,  # of a Work's Job, or an app's together with a name: "ID/ro
 def run(app: App, background: bool | None = None,  # default: in a notebook
        ) -> "Running | Job | None":
     "Run an App that was made here; what `App.run` calls. None where the program is read by `pod run` or by a Work."
-    if _loading: return None
+    if _loading is not None:
+        _loading.append(app)
+        return None
     main = getattr(sys.modules["__main__"], "__file__", None)
     job = Job.create(workspace().jobs, "app", "lightning_pod.app.local:app_body", {"file": main and os.path.abspath(main), "argv": sys.argv[1:], "compat": "lightning_pod.app.compat" in sys.modules}, os.path.basename(main) if main else type(app.root).__name__)
     backend = LocalBackend(main and os.path.abspath(main), sys.argv[1:], "lightning_pod.app.compat" in sys.modules)
     if _in_notebook() if background is None else background: return Running(app, job, backend)
-    with _parent(job.path): job.run(lambda ctx: run_in(ctx, app, backend), own_process=True)
+    def body(ctx: Context):
+        with _flow_log(ctx, True) as terminal, _echoing(backend, terminal): return run_in(ctx, app, backend)
+    with _parent(job.path): job.run(body, own_process=True)
     return job
 
 def _in_notebook() -> bool:
