@@ -166,7 +166,7 @@ app = App(R())
     )
     work = Job(app_job().path.parent / rows["work"]["id"])
     assert work.info["parent"] == str(app_job().path)
-    lines = pod("logs", work.id).stdout.splitlines()
+    lines = [line for line in pod("logs", work.id).stdout.splitlines() if line]
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d root\.speak: "
     assert [re.sub(stamp, "", line) for line in lines] == ["one", "two three", "fourraw"] or "raw" in lines[-1]
     assert all(re.match(stamp, line) for line in lines[:3])
@@ -777,3 +777,233 @@ def test_repair_an_idle_app_uses_no_time(pod, program):
     assert (used() - before) / (time.monotonic() - began) < 0.03
     p.send_signal(signal.SIGINT)
     assert p.wait(30) == 130
+
+
+# ---- limits
+
+
+def test_limit_fifty_works_at_once(pod, program, workspace):
+    p = pod(
+        "run",
+        program("""
+class Many(Work):
+    def __init__(self):
+        super().__init__(parallel=True, start_with_flow=False)
+        self.pid = None
+    def run(self):
+        self.pid = os.getpid()
+        while not os.path.exists("all"): time.sleep(0.05)
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.many = [Many() for _ in range(50)]
+    def run(self):
+        for w in self.many: w.run()
+        if all(w.pid for w in self.many): open("all", "w").close()
+        if all(w.has_succeeded for w in self.many): print("PIDS", len({w.pid for w in self.many})); self.stop()
+app = App(R())
+"""),
+    )
+    assert "PIDS 50" in p.stdout
+    assert len([j for j in jobs() if j.info["kind"] == "work" and j.status == "done"]) == 50
+
+
+def test_limit_fifty_megabytes_of_state(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Large(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.big, self.n, self.rate = [], 0, 0
+    def run(self):
+        self.big = [f"{i:01000}" for i in range(50_000)]
+        began = time.time()
+        while time.time() - began < 1: self.n += 1
+        self.rate = self.n / (time.time() - began)
+        self.big[17] = "changed in place"
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Large()
+    def run(self):
+        self.w.run()
+        if self.w.has_succeeded: print("RATE", self.w.rate, len(self.w.big), self.w.big[17]); self.stop()
+app = App(R())
+"""),
+    )
+    rate, n, changed = re.search(r"RATE ([\d.]+) (\d+) (.*)", p.stdout).groups()
+    assert float(rate) > 5000 and n == "50000" and changed == "changed in place"
+
+
+def test_limit_ten_thousand_calls_with_flat_memory(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Echo(Work):
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+    def run(self, i): self.n = i
+def megabytes(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.i = Echo(), 0
+    def run(self):
+        self.w.run(self.i)
+        if self.i == 2000: self._early = megabytes()
+        if self.i == 9999: print("GREW", megabytes() - self._early, self.w.n, self.w.num_successes); self.stop()
+        self.i += 1
+app = App(R())
+"""),
+    )
+    grew, n, successes = re.search(r"GREW ([-\d.]+) (\d+) (\d+)", p.stdout).groups()
+    assert float(grew) < 10 and (n, successes) == ("9999", "10000")
+
+
+def test_limit_a_gigabyte_of_log(pod, program, workspace):
+    pod.changes["POD_LOG_LIMIT"] = str(8 << 20)
+    p = pod.start(
+        "run",
+        program("""
+class Loud(Work):
+    def run(self):
+        line = "x" * 9_999
+        for i in range(100_000): print(line)
+        subprocess.run([sys.executable, "-c", "import sys\\nfor i in range(2000): sys.stdout.write('y' * 9999 + chr(10))"])  # 20 MB past Python's own output
+        print("the end")
+app = App(Loud())
+"""),
+        "--json",
+    )
+    folder = wait_for(lambda: [j for j in jobs() if j.info["kind"] == "work"], 30)[0].path
+    most = 0
+    while p.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            most = max(most, sum(f.stat().st_size for f in folder.glob("log*.txt")))
+        time.sleep(0.05)
+    assert p.communicate() and p.returncode == 0
+    assert most < 80 << 20 and len(list(folder.glob("log*.txt"))) == 4
+    assert "the end" in pod("logs", folder.name).stdout[-1000:]
+
+
+# ---- more of the contract
+
+
+def test_repair_a_drive_s_root_is_any_url(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    import s3fs
+
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        port = server._server.port
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir(f"drives-{port}")
+        monkeypatch.setenv("POD_DRIVE", f"s3://drives-{port}/pod")
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        a, b = (Drive("lit://d", component_name=n, root_folder=tmp_path / n) for n in ("a", "b"))
+        (tmp_path / "a/sub").mkdir()
+        (tmp_path / "a/sub/f").write_text("on s3")
+        a.put("sub")
+        assert [(str(e), e.owner) for e in b.list("sub")] == [("sub/f", "a")] and [str(e) for e in b.list()] == ["sub"]
+        b.get("sub")
+        assert (tmp_path / "b/sub/f").read_text() == "on s3"
+        with pytest.raises(PodError, match="put by a"):
+            b.put("sub/f")
+        a.delete("sub")
+        assert b.list() == []
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_keep_trainers_on_several_nodes_train_together(pod, program):
+    p = pod(
+        "run",
+        program("""
+from lightning_pod.app import LightningTrainerMultiNode
+class Train(Work):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = None
+    def run(self):
+        import torch
+        from pytorch_lightning import LightningModule, Trainer
+        from torch.utils.data import DataLoader, TensorDataset
+        class Model(LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(2, 1)
+            def training_step(self, batch, i): return self.layer(batch[0]).mean()
+            def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=0.1)
+        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(16, 2)), batch_size=2))
+        self.seen = [trainer.world_size, trainer.global_rank, trainer.global_step]
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.nodes = LightningTrainerMultiNode(Train, CloudCompute("cpu"), num_nodes=2)
+    def run(self):
+        self.nodes.run()
+        if all(w.seen for w in self.nodes.ws): print("SEEN", [w.seen for w in self.nodes.ws]); self.stop()
+app = App(R())
+"""),
+        timeout=120,
+    )
+    assert "SEEN [[2, 0, 4], [2, 1, 4]]" in p.stdout
+
+
+def test_an_app_in_a_notebook_runs_in_the_background_with_a_widget_and_a_stop_button(workspace):
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = [
+        """
+import time
+from lightning_pod.app import App, Flow, Work
+class Tick(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.n = 0
+    def run(self):
+        while True:
+            self.n += 1
+            time.sleep(0.05)""",
+        """
+class Root(Flow):
+    def __init__(self):
+        super().__init__()
+        self.tick, self.limit = Tick(), 10**9
+    def run(self):
+        self.tick.run()
+        if self.tick.n >= self.limit: self.stop()
+root = Root()
+running = App(root).run()""",
+        """
+until = time.time() + 30
+while root.tick.n < 3 and time.time() < until: time.sleep(0.05)
+print("RUNNING", running.status, root.tick.n >= 3, root.tick.status.stage)
+root.limit = 5  # set from a cell: the Flow sees it
+print("ENDED", running.wait(30))""",
+        """
+again = App(Root()).run()
+box = again.widget()
+button = box.children[1]
+button.click()
+print("STOPPED", again.wait(30), again.wait() and button.description)""",
+    ]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    NotebookClient(nb, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(workspace)}}).execute()
+    text = "".join(o.get("text", "") for c in nb.cells for o in c.outputs if o.output_type == "stream")
+    assert "RUNNING running True running" in text and "ENDED done" in text and "STOPPED stopped Stop" in text, text
