@@ -284,10 +284,12 @@ class _ScriptWork(Work):
         named = {f"script {os.path.basename(self.script_path)}": self.script_path, **{f"input {f}": f for f in self.input_files}}
         return {label: path for label, path in named.items() if os.path.isfile(path)}
 
-    def _args_for_key(self) -> list: return self.script_args
+    def _set(self, name: str, value):
+        super()._set(name, value)
+        if name == "script_args" and self._runner is None: self._key_args = list(value)  # as the Flow wants them; what the Work makes of them is its own business
 
     def _inputs(self) -> dict[str, tuple[str, str]]:
-        parts = {"argument script_args": (digest(list(self._args_for_key())), " ".join(self._args_for_key())[:200])}
+        parts = {"argument script_args": (digest(self._key_args), " ".join(self._key_args)[:200])}
         for label, path in self._files().items():
             stat = os.stat(path)
             d = _file_digest(path, stat.st_mtime_ns, stat.st_size)
@@ -345,7 +347,6 @@ class TracerPythonScript(_ScriptWork):
         for name in self.outputs: setattr(self, name, None)
         self.drive, self.code_name = (code or {}).get("drive"), (code or {}).get("name")
 
-    def _args_for_key(self) -> list: return self.original_args if self.params else self.script_args
     def configure_tracer(self) -> Tracer: return Tracer()
     def on_after_run(self, res: dict):
         "Called with the script's globals."
@@ -363,7 +364,7 @@ class TracerPythonScript(_ScriptWork):
             self.script_args = self.original_args + [self._to_script_args(k, v) for k, v in params.items()]
         before = os.getcwd()
         try:
-            if self.drive is not None: self._unpack(code_dir)
+            if self.code_name: self._unpack(code_dir)
             os.chdir(code_dir)
             if not os.path.isfile(self.script_path): raise FileNotFoundError(2, "there is no such script", self.script_path)
             self.on_before_run()
