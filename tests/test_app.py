@@ -1007,3 +1007,40 @@ print("STOPPED", again.wait(30), again.wait() and button.description)""",
     NotebookClient(nb, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(workspace)}}).execute()
     text = "".join(o.get("text", "") for c in nb.cells for o in c.outputs if o.output_type == "stream")
     assert "RUNNING running True running" in text and "ENDED done" in text and "STOPPED stopped Stop" in text, text
+
+
+def test_a_work_with_a_lock_and_a_call_with_a_function_are_sent(pod, program):
+    p = pod(
+        "run",
+        program("""
+import threading
+class W(Work):
+    def __init__(self):
+        super().__init__()
+        self._lock, self._add = threading.Lock(), lambda x: x + 1
+        self.made = 0
+    def run(self, f):
+        with self._lock: self.made += f(self._add(1))
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = W()
+    def run(self):
+        self.w.run(lambda x: x * 10); print("MADE", self.w.made); self.stop()
+app = App(R())
+"""),
+        timeout=60,
+    )
+    assert "MADE 20" in p.stdout
+
+
+def test_a_program_that_fails_in_a_work_s_process_fails_the_app(pod, program):
+    p = pod(
+        "run",
+        program(
+            "if __name__ != '__main__': raise RuntimeError('not here')\nclass W(Work):\n    def run(self): ...\napp = App(W())"
+        ),
+        code=1,
+        timeout=60,
+    )
+    assert "the process of root.work ended with exit code 1: RuntimeError: not here" in p.stderr

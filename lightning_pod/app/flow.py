@@ -404,7 +404,8 @@ class App:
         if isinstance(component, (List, Dict)): component._app = self
         if self._began and self.journal is not None and not self._saved_children:  # it is made again when the app goes on
             parent, _, key = component.name.rpartition(".")
-            self._dirty["children"].setdefault(parent, {})[key] = base64.b64encode(dumps(component)).decode()
+            with contextlib.suppress(Exception):  # what can't be sent can't be journalled either; it runs all the same
+                self._dirty["children"].setdefault(parent, {})[key] = base64.b64encode(dumps(component)).decode()
         self._changed = True
     _saved_children = False
 
@@ -547,7 +548,10 @@ class App:
     def _start(self, work: Work):
         p = work._process
         p.state, p.generation, p.key = "starting", p.generation + 1, None
-        self.backend.start(work, p.generation)
+        try: self.backend.start(work, p.generation)
+        except BaseException:
+            p.state = "none"
+            raise
 
     def _on_hello(self, work: Work, ip: str):
         if work._process.state == "starting": work._process.state = "up"

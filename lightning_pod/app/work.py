@@ -102,8 +102,9 @@ def digest(value: Any) -> str:
     elif isinstance(value, os.PathLike): text = f"path {os.fspath(value)}"
     elif isinstance(value, tuple(TYPES.values())): text = json.dumps(encode(value), sort_keys=True)
     else:
-        try: return hashlib.sha1(pickle.dumps(value, 5)).hexdigest()[:12]
-        except Exception: text = repr(value)
+        for write in (lambda v: pickle.dumps(v, 5), dumps):
+            with contextlib.suppress(Exception): return hashlib.sha1(write(value)).hexdigest()[:12]
+        text = repr(value)
     return hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 @lru_cache(4096)
