@@ -1044,3 +1044,20 @@ def test_a_program_that_fails_in_a_work_s_process_fails_the_app(pod, program):
         timeout=60,
     )
     assert "the process of root.work ended with exit code 1: RuntimeError: not here" in p.stderr
+
+
+def test_an_app_of_a_notebook_s_cells_is_exported_and_run(pod, workspace):
+    nbformat, export = pytest.importorskip("nbformat"), pytest.importorskip("nbdev.export")
+    cells = [
+        "#| default_exp app",
+        "#| export\nfrom lightning_pod.app import App, Flow, Work",
+        "#| export\nclass Two(Work):\n    def __init__(self):\n        super().__init__()\n        self.two = 0\n    def run(self): self.two = 2",
+        "#| export\nclass Root(Flow):\n    def __init__(self):\n        super().__init__()\n        self.w = Two()\n    def run(self):\n        self.w.run()\n        print('TWO', self.w.two)\n        self.stop()",
+        "#| export\napp = App(Root())",
+        "1 + 1",
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells]), workspace / "app.ipynb"
+    )
+    export.nb_export(workspace / "app.ipynb", lib_path=workspace / "lib")
+    assert "TWO 2" in pod("run", workspace / "lib" / "app.py", timeout=60).stdout
