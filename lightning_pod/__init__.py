@@ -14,6 +14,10 @@ _PUBLIC = {
     "runs": "train.runs",
     "compare": "train.runs",
     "load_run": "train.runs",
+    "App": "app.flow",
+    "Flow": "app.flow",
+    "Work": "app.work",
+    "Drive": "app.drive",
 }
 __all__ = [*_PUBLIC]
 

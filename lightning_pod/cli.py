@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VERBS_OF_RUNS', 'VERBS_OF_DATA', 'VERBS', 'fit', 'runs_ls', 'runs_show', 'runs_compare', 'runs_tag', 'runs_rm',
            'runs_reindex', 'runs', 'predict', 'ps', 'logs', 'stop', 'resume', 'up', 'data_push', 'data_fetch',
-           'data_pull', 'data_ls', 'data_show', 'data_label', 'data_undo', 'data_freeze', 'data_check', 'data', 'main']
+           'data_pull', 'data_ls', 'data_show', 'data_label', 'data_undo', 'data_freeze', 'data_check', 'data', 'main',
+           'run', 'restart', 'why']
 
 # %% ../nbs/60_cli.ipynb #21f516d6
 import json, re, sys
@@ -301,7 +302,7 @@ def logs(argv: list[str]) -> int:
     p.add_argument("-f", "--follow", action="store_true", help="go on until the Job has ended")
     o = _parse(p, argv)
     job = find_job(o.id)
-    if o.follow: return _follow(job, stop_it=False)
+    if o.follow: return (_tail if job.info["kind"] in ("app", "work") else _follow)(job, stop_it=False)
     sys.stdout.write(job.log(1 << 30))
     return 0
 
@@ -592,3 +593,83 @@ def main(argv: list[str] | None = None) -> int:
         if (told := explain(e)) is None: raise
         print(f"pod {argv[0]}: {told}", file=sys.stderr)
         return 2
+
+# %% ../nbs/60_cli.ipynb #532c56df
+def run(argv: list[str]) -> int:
+    "Run an app: pod run APP.py [-- ITS ARGUMENTS]; --resume goes on with one that was stopped, failed or killed."
+    argv, theirs = (argv[:argv.index("--")], argv[argv.index("--") + 1:]) if "--" in argv else (argv, [])
+    p = _parser("run", run.__doc__)
+    p.add_argument("file", metavar="APP.py", help="a program that makes an App; old ones for lightning.app run too")
+    p.add_argument("--resume", nargs="?", const=True, help="go on with the newest app of this program that isn't done, or with the one named")
+    p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
+    p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the environment of the app and its Works")
+    p.add_argument("--no-compat", dest="compat", action="store_false", help="leave the names lightning.app and lightning_app as they are installed")
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+    o = _parse(p, argv)
+    import os
+
+    from lightning_pod.app.local import run_app
+    from lightning_pod.core.config import PodError
+    for pair in o.env:
+        if "=" not in pair: raise PodError(f"--env {pair!r}: expected NAME=VALUE")
+        os.environ.update([pair.split("=", 1)])
+    job = run_app(o.file, theirs, resume=o.resume or False, detach=o.detach, compat=o.compat, echo=not o.json)
+    info = job.info
+    said = f"{job.id} started: pod logs {job.id} -f" if o.detach else f"{job.id} is {info['state']}" + (f": {info['message']}" if info.get("message") else "")
+    if o.json or o.detach: _say({"id": job.id, "status": info["state"], "message": info.get("message")}, o.json, said)
+    else: print(said, file=sys.stderr)
+    return 0 if o.detach else {"done": 0, "stopped": 130}.get(info["state"], 1)
+
+def restart(argv: list[str]) -> int:
+    "End a Work and make its newest call again, or end an app and go on with it: pod restart ID."
+    from pathlib import Path
+
+    from lightning_pod.core.config import PodError
+    from lightning_pod.core.job import find_job
+    p = _parser("restart", restart.__doc__)
+    p.add_argument("id", help="of a Work or an app: its beginning or end will do, or 'last'")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    o = _parse(p, argv)
+    from lightning_pod.app.local import control, run_app
+    job = find_job(o.id)
+    kind, config = job.info["kind"], job.config
+    if kind == "work": control(Path(config["app"]), "restart", config["name"])
+    elif kind == "app":
+        job.stop(why="pod restart")
+        job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume()
+    else: raise PodError(f"{job.id} is a {kind}: only apps and their Works can be restarted; `pod resume {job.id}` goes on with it")
+    _say({"id": job.id, "kind": kind}, o.json, f"{job.id} is started again")
+    return 0
+
+def why(argv: list[str]) -> int:
+    "Why a Work's newest call was made or passed over, and what made the difference: pod why WORK."
+    from lightning_pod.app.local import why_of
+    p = _parser("why", why.__doc__)
+    p.add_argument("work", metavar="WORK", help="the id of a Work, or of an app with a name: ID/root.train")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    o = _parse(p, argv)
+    told = why_of(o.work)
+    lines = [f"{told['reason']}", f"the call: {told['call'] or 'no arguments'}"]
+    if "made" in told: lines.append(f"the newest call that was made: {told['made']['call'] or 'no arguments'}; {told['made']['reason']}")
+    _say(told, o.json, "\n".join(lines))
+    return 0
+
+def _tail(job, stop_it: bool) -> int:
+    "Show the log of an app or a Work as it grows."
+    import os
+    import time
+    file, at, inode = job.path / "log.txt", 0, None
+    while True:
+        ended = job.ended
+        if file.exists():
+            with open(file, "rb") as f:
+                if os.fstat(f.fileno()).st_ino != inode: at, inode = 0, os.fstat(f.fileno()).st_ino  # a new file after a rotation
+                f.seek(at)
+                while text := f.read(1 << 20):
+                    sys.stdout.buffer.write(text)
+                    at += len(text)
+                sys.stdout.flush()
+        if ended: return {"done": 0, "stopped": 130}.get(job.status, 1)
+        time.sleep(0.1)
+
+VERBS.update(run=run, restart=restart, why=why)

@@ -1,0 +1,4 @@
+import atexit
+
+atexit.register(print, "RESULT at exit")
+print("at the end")

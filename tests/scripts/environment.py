@@ -1,0 +1,3 @@
+import os
+
+print("RESULT", os.environ["GIVEN"], "PATH" in os.environ)

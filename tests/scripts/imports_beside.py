@@ -1,0 +1,3 @@
+from beside import double
+
+print("RESULT", double(21))

@@ -1,0 +1,2 @@
+value = sum(range(10))
+print("RESULT", value)

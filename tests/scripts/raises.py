@@ -1,0 +1,2 @@
+print("RESULT before")
+raise KeyError("the reason")

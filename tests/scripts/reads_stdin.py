@@ -1,0 +1,3 @@
+import sys
+
+print("RESULT", repr(sys.stdin.read()))

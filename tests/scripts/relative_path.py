@@ -1,0 +1,3 @@
+from pathlib import Path
+
+print("RESULT", Path("data.txt").read_text().strip())

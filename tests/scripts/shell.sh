@@ -1,0 +1,2 @@
+#!/bin/bash
+echo "RESULT $1 $((6 * 7)) $GIVEN"

@@ -1,0 +1,1063 @@
+"""Apps as real processes: started with `pod run`, killed, stopped, gone on with; each point of the contract by name."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import alive, wait_for
+
+from lightning_pod.app import Drive
+from lightning_pod.core.config import PodError
+from lightning_pod.core.job import Job, jobs
+
+HEAD = """
+import os, signal, subprocess, sys, time
+from lightning_pod.app import App, CloudCompute, Drive, Flow, Path, Payload, PopenPythonScript, PythonServer, TracerPythonScript, Work
+"""
+SLEEPER = """
+class Sleeper(Work):
+    def __init__(self, **kwargs):
+        super().__init__(parallel=True, **kwargs)
+        self.pid, self.child, self.left = None, None, False
+    def run(self, stubborn=False):
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN if %r else signal.SIG_DFL); print(flush=True); time.sleep(600)" % stubborn
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        self.child, self.pid = child.pid, os.getpid()
+        try:
+            while True: time.sleep(600)
+        finally: print("leaving")
+    def on_exit(self): print("on_exit of", self.name)
+"""
+
+
+@pytest.fixture
+def program(workspace):
+    def write(text: str, name: str = "app.py") -> Path:
+        (workspace / name).write_text(HEAD + text)
+        return workspace / name
+
+    return write
+
+
+def app_job() -> Job:
+    return next(j for j in jobs() if j.info["kind"] == "app")
+
+
+def work_job(name: str) -> Job:
+    return next(j for j in jobs() if j.info["kind"] == "work" and j.config["name"] == name)
+
+
+def state_of(app: Job) -> dict:
+    """What the app's journal says."""
+    from lightning_pod.app.flow import Journal
+
+    class Reading(Journal):
+        def _rewrite(self): ...
+
+    return Reading(app.path / "state.jsonl").state
+
+
+def value_of(name: str, component: str):
+    with contextlib.suppress(StopIteration):
+        return state_of(app_job())["vars"].get(component, {}).get(name)
+
+
+def started(pod, file, *args) -> subprocess.Popen:
+    """`pod run`, in the background, with its sleeper at work."""
+    p = pod.start("run", file, *args)
+    wait_for(lambda: p.poll() is not None or value_of("pid", "root.w"), 60, "the sleeper")
+    assert p.poll() is None, p.communicate()
+    return p
+
+
+def gone(*pids, within: float):
+    wait_for(lambda: not any(map(alive, pids)), within, f"the end of {pids}")
+
+
+# ---- running, exit codes, logs
+
+
+def test_keep_exit_codes(pod, program):
+    end = "class R(Flow):\n    def run(self): self.{}('bye')\napp = App(R())"
+    assert "bye" in pod("run", program(end.format("stop"))).stdout
+    pod("run", program(end.format("fail")), code=1)
+    p = pod("run", program("class R(Flow):\n    def run(self): return 1 / 0\napp = App(R())"), code=1)
+    assert "ZeroDivisionError" in p.stdout and "app.py" in p.stdout
+    assert app_job().status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1", "makes no App: expected one"),
+        ("class R(Flow): pass\na, b = App(R()), App(R())", "makes 2 Apps"),
+        ("import nothing_like_it", "No module named 'nothing_like_it'"),
+        ("def", "SyntaxError"),
+    ],
+    ids=["none", "two", "import", "syntax"],
+)
+def test_a_wrong_program_is_told(pod, program, text, words):
+    p = pod("run", program(text), "--json", code=None)
+    assert p.returncode in (1, 2) and words in p.stdout + p.stderr + app_job().log()
+    assert pod("run", "nowhere.py", code=2).stderr.startswith("pod run: there is no program")
+
+
+def test_repair_a_failure_reaches_the_flow_in_half_a_second_with_the_traceback(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Bad(Work):
+    def __init__(self, **kwargs):
+        super().__init__(parallel=True, **kwargs)
+        self.at = None
+    def run(self):
+        self.at = time.time()
+        raise ValueError("no good")
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.mild, self.hard, self.took = Bad(raise_exception=False), Bad(), None
+    def run(self):
+        self.mild.run()
+        if self.mild.has_failed and self.took is None:
+            self.took = time.time() - self.mild.at
+            print("took", self.took, self.mild.status.message)
+        if self.took: self.hard.run()
+app = App(R())
+"""),
+        code=1,
+    )
+    assert float(re.search(r"took ([\d.]+)", p.stdout)[1]) < 0.5
+    assert 'raise ValueError("no good")' in p.stdout and "ValueError: no good" in p.stderr
+    work = work_job("root.hard")
+    assert work.status == "failed" and "no good" in work.log()
+
+
+def test_one_work_is_one_job_with_a_log_of_its_own(pod, program):
+    pod(
+        "run",
+        program("""
+class Speak(Work):
+    def run(self):
+        print("one"); print("two", end=""); print(" three"); sys.stderr.write("four")
+        os.system("echo raw")
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.speak = Speak()
+    def run(self):
+        self.speak.run(); print("flow's own"); self.stop()
+app = App(R())
+"""),
+    )
+    rows = {r["kind"]: r for r in pod.json("ps", "--all")}
+    assert rows["app"]["status"] == rows["work"]["status"] == "done" and rows["work"]["what"].startswith(
+        "root.speak of "
+    )
+    work = Job(app_job().path.parent / rows["work"]["id"])
+    assert work.info["parent"] == str(app_job().path)
+    lines = [line for line in pod("logs", work.id).stdout.splitlines() if line]
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d root\.speak: "
+    assert [re.sub(stamp, "", line) for line in lines] == ["one", "two three", "fourraw"] or "raw" in lines[-1]
+    assert all(re.match(stamp, line) for line in lines[:3])
+    assert re.search(r"root: flow's own", pod("logs", app_job().id, "-f").stdout)
+
+
+def test_keep_the_values_of_a_work_arrive_conflated_and_in_order(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Count(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.n, self.items = 0, []
+    def run(self):
+        began = time.time()
+        while self.n < 20000: self.n += 1
+        self.items.append({"a": 1})
+        self.items[0]["b"] = 2
+        print("sets a second", self.n / (time.time() - began))
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.seen = Count(), []
+    def run(self):
+        self.w.run()
+        self.seen = [*self.seen, self.w.n]
+        if self.w.has_succeeded: print("turns", len(self.seen), self.seen == sorted(self.seen), self.seen[-1], self.w.items); self.stop()
+app = App(R())
+"""),
+    )
+    turns, ordered, last, items = re.search(r"turns (\d+) (\w+) (\d+) (.*)", p.stdout).groups()
+    assert ordered == "True" and last == "20000" and int(turns) < 2000 and items == "[{'a': 1, 'b': 2}]"
+    assert float(re.search(r"a second ([\d.]+)", p.stdout)[1]) > 5000
+
+
+def test_repair_setting_costs_the_same_with_a_large_state(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Large(Work):
+    def __init__(self):
+        super().__init__()
+        self.n, self.items = 0, list(range(20000))
+    def run(self):
+        began = time.time()
+        while self.n < 20000: self.n += 1
+        print("sets a second", self.n / (time.time() - began))
+app = App(Large())
+"""),
+    )
+    assert float(re.search(r"a second ([\d.]+)", p.stdout)[1]) > 5000
+
+
+def test_repair_a_value_that_the_flow_sets_reaches_a_running_work_in_200_ms(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Wait(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.ready, self.sent, self.took = False, None, None
+    def run(self):
+        self.ready = True
+        while self.sent is None: time.sleep(0.005)
+        self.took = time.time() - self.sent
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Wait()
+    def run(self):
+        self.w.run()
+        if self.w.ready and self.w.sent is None: self.w.sent = time.time()
+        if self.w.has_succeeded: print("took", self.w.took); self.stop()
+app = App(R())
+"""),
+    )
+    assert float(re.search(r"took ([\d.e-]+)", p.stdout)[1]) < 0.2
+
+
+# ---- ends of processes
+
+SLEEPING = (
+    SLEEPER
+    + """
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Sleeper(raise_exception=False)
+    def run(self):
+        self.w.run()
+        if self.w.has_failed: print("FAILED", time.time(), self.w.status.reason, self.w.status.message); self.stop()
+        if self.w.has_stopped: print("STOPPED", self.w.status.message); self.stop()
+app = App(R())
+"""
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda s: s.name)
+def test_repair_a_work_that_dies_by_a_signal_is_known_in_half_a_second(pod, program, number):
+    p = started(pod, program(SLEEPING))
+    pid, child, at = value_of("pid", "root.w"), value_of("child", "root.w"), time.time()
+    os.kill(pid, number)
+    out, _ = p.communicate(timeout=30)
+    told, reason, message = re.search(r"FAILED ([\d.]+) (\w+) (.*)", out).groups()
+    assert float(told) - at < 0.5 and reason == "died" and number.name in message
+    gone(pid, child, within=1)
+    assert work_job("root.w").status in ("died", "stopped")
+
+
+def test_repair_works_end_in_five_seconds_when_the_flow_is_killed(pod, program):
+    p = started(pod, program(SLEEPING.replace("self.w.run()", "self.w.run(True)")))
+    pids = value_of("pid", "root.w"), value_of("child", "root.w")
+    p.kill()
+    p.wait()
+    gone(*pids, within=5)
+    assert app_job().status == "died"
+
+
+@pytest.mark.parametrize("how", ["interrupt", "terminate", "pod stop"])
+def test_keep_ctrl_c_runs_on_exit_and_ends_the_app(pod, program, how):
+    p = started(pod, program(SLEEPING))
+    pids = value_of("pid", "root.w"), value_of("child", "root.w")
+    if how == "pod stop":
+        pod("stop", app_job().id)
+    else:
+        p.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGTERM)
+    assert p.wait(30) == 130
+    gone(*pids, within=1)
+    log = work_job("root.w").log()
+    assert "leaving" in log and "on_exit of root.w" in log
+    assert app_job().status == work_job("root.w").status == "stopped"
+
+
+def test_a_work_can_be_stopped_by_itself(pod, program):
+    p = started(pod, program(SLEEPING))
+    pod("stop", work_job("root.w").id)
+    out, _ = p.communicate(timeout=30)
+    assert p.returncode == 0 and "STOPPED pod stop" in out
+
+
+def test_repair_stop_ends_the_whole_tree_and_run_starts_it_again(pod, program):
+    p = pod(
+        "run",
+        program(
+            SLEEPER
+            + """
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.first, self.asked = Sleeper(grace=1.0), [], 0.0
+    def run(self):
+        if not self.first:
+            self.w.run(stubborn=True)
+            if self.w.pid:
+                self.first, self.asked = [self.w.pid, self.w.child], time.time()
+                self.w.stop()
+                print("reason", self.w.status.stage, self.w.status.reason)
+        else:
+            self.w.run(stubborn=True)
+            if self.w.pid != self.first[0]: print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
+app = App(R())
+"""
+        ),
+    )
+    first, child, second, took = re.search(r"PIDS (\d+) (\d+) (\d+) after ([\d.]+)", p.stdout).groups()
+    assert "reason stopped pending" in p.stdout and first != second and float(took) < 8
+    gone(int(first), int(child), int(second), within=1)
+
+
+def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Dies(Work):
+    def __init__(self):
+        super().__init__(retries=2, backoff=0.1)
+        self.tries = 0
+    def run(self):
+        self.tries += 1
+        time.sleep(0.05)
+        if self.tries < 3: os.kill(os.getpid(), signal.SIGKILL)
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Dies()
+    def run(self):
+        self.w.run()
+        print("stages", [(s.stage, s.reason) for s in self.w.statuses]); self.stop()
+app = App(R())
+"""),
+    )
+    assert (
+        p.stdout.count("('failed', 'died')") == 2
+        and "('pending', 'retry')" in p.stdout
+        and "('succeeded', None)]" in p.stdout
+    )
+
+
+def test_repair_a_call_that_takes_too_long_is_ended(pod, program):
+    p = pod(
+        "run",
+        program(
+            SLEEPER
+            + """
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Sleeper(raise_exception=False, timeout=0.5)
+    def run(self):
+        self.w.run()
+        if self.w.has_timeout: print("TIMEOUT", self.w.status.message, self.w.pid); self.stop()
+app = App(R())
+"""
+        ),
+    )
+    assert "ran longer than its timeout of 0.5 s" in p.stdout
+    gone(int(re.search(r"0.5 s (\d+)", p.stdout)[1]), within=1)
+
+
+def test_keep_idle_timeout_ends_the_process_until_the_next_call(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Pid(Work):
+    def __init__(self):
+        super().__init__(cloud_compute=CloudCompute(idle_timeout=0.2))
+        self.pids = []
+    def run(self, n): self.pids.append(os.getpid())
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.n = Pid(), 0
+    def run(self):
+        self.w.run(self.n)
+        if self.every(0.2) and self.w._process.state == "none":
+            self.n += 1
+            if self.n == 2: print("PIDS", *self.w.pids); self.stop()
+app = App(R())
+"""),
+    )
+    a, b = re.search(r"PIDS (\d+) (\d+)", p.stdout).groups()
+    assert a != b
+
+
+# ---- going on
+
+RESUMABLE = """
+class Step(Work):
+    def run(self, name):
+        with open("steps.txt", "a") as f: f.write(name + "\\n")
+        if name == "b":
+            while not os.path.exists("go"): time.sleep(0.02)
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.step, self.seen, self.data, self.made = Step(), 0, {"k": [1]}, False
+    def run(self):
+        if not self.made:
+            self.late, self.made = Step(parallel=True), True
+        self.step.run("a")
+        if self.seen == 0:
+            self.seen = 5
+            self.data["k"].append(2)
+            self.late.run("late")
+        self.step.run("b")
+        self.step.run("c")
+        if self.late.has_succeeded: print("DONE", self.seen, self.data, self.late.name); self.stop()
+app = App(R())
+"""
+
+
+def test_repair_resume_goes_on_where_a_killed_app_was(pod, program, workspace):
+    file = program(RESUMABLE)
+    p = pod.start("run", file)
+    steps = workspace / "steps.txt"
+    wait_for(lambda: steps.exists() and sorted(steps.read_text().split()) == ["a", "b", "late"], 60, "the second step")
+    p.kill()
+    p.wait()
+    wait_for(lambda: work_job("root.step").ended, 10)
+    (workspace / "go").touch()
+    out = pod("run", file, "--resume").stdout
+    assert "DONE 5 {'k': [1, 2]} root.late" in out
+    done = steps.read_text().split()
+    assert (done.count("a"), done.count("late"), done[-1], done.count("b")) == (1, 1, "c", 2)
+    assert app_job().info["attempt"] == 2 and len([j for j in jobs() if j.info["kind"] == "app"]) == 1
+    assert "nothing to go on with" in pod("run", file, "--resume", code=2).stderr
+
+
+def test_pod_resume_and_restart_of_an_app_and_a_work(pod, program, workspace):
+    file = program(RESUMABLE)
+    pod("run", file, "--detach")
+    wait_for(lambda: (workspace / "steps.txt").exists() and "b" in (workspace / "steps.txt").read_text(), 60)
+    work = work_job("root.step")
+    first = work.info["pid"]
+    pod("restart", work.id)
+    wait_for(lambda: (workspace / "steps.txt").read_text().split().count("b") == 2, 30, "the call to be made again")
+    assert work.info["pid"] != first and work.info["attempt"] == 2
+    pod("restart", app_job().id)
+    wait_for(lambda: (workspace / "steps.txt").read_text().split().count("b") == 3, 30, "the app to go on")
+    (workspace / "go").touch()
+    assert app_job().wait(30) == "done"
+    assert (workspace / "steps.txt").read_text().split().count("a") == 1
+    assert "is a" in pod("restart", work.id, code=2).stderr or "isn't running" in pod("restart", work.id, code=2).stderr
+
+
+# ---- why
+
+
+def test_pod_why_names_the_argument_and_the_line(pod, program, workspace):
+    (workspace / "train.py").write_text("import sys\nlr = 0.1\nprint(lr, sys.argv)\n")
+    file = program("""
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.t, self.rounds = TracerPythonScript("train.py", input_files=["data.csv"], cache_calls=True), 0
+    def run(self):
+        self.t.run(params={"x": 1})
+        if self.rounds == 0:
+            self.rounds = 1
+            open("train.py", "a").write("print('edited')\\n")
+        self.t.run(params={"x": 1})
+        if self.rounds == 1:
+            self.rounds = 2
+            open("data.csv", "w").write("changed")
+        self.t.run(params={"x": 1})
+        if self.rounds == 2: self.rounds = 3
+        self.t.run(params={"x": 2})
+        self.stop()
+app = App(R())
+""")
+    (workspace / "data.csv").write_text("1")
+    pod("run", file)
+    app = app_job()
+    notes = [json.loads(line) for line in (app.path / "why" / "root.t.jsonl").read_text().splitlines()]
+    assert len([n for n in notes if not n["hit"]]) == 4
+    hit = pod.json("why", f"{app.id}/root.t")
+    told = hit["made"]
+    assert (
+        hit["hit"]
+        and "has succeeded" in hit["reason"]
+        and not told["hit"]
+        and told["differences"] == ["argument params: {'x': 1} → {'x': 2}"]
+    )
+    from lightning_pod.app.flow import why
+
+    for n, words in (
+        (2, "script train.py: line 4: '(nothing)' → \"print('edited')\""),
+        (3, "input data.csv: line 1: '1' → 'changed'"),
+    ):
+        folder = workspace / f"why{n}"
+        folder.mkdir()
+        for f in (app.path / "why").glob("*.txt"):
+            (folder / f.name).write_bytes(f.read_bytes())
+        (folder / "root.t.jsonl").write_text("\n".join(map(json.dumps, [x for x in notes if not x["hit"]][:n])) + "\n")
+        assert words in why(folder, "root.t")["differences"], why(folder, "root.t")
+    assert "say which Work" in pod("why", app.id, code=2).stderr
+
+
+# ---- files
+
+
+def test_keep_files_go_from_work_to_work(pod, program):
+    p = pod(
+        "run",
+        program("""
+import pandas as pd
+class Make(Work):
+    def __init__(self):
+        super().__init__()
+        self.drive, self.path, self.table = Drive("lit://files", root_folder="."), None, None
+    def run(self):
+        os.makedirs("out", exist_ok=True)
+        open("out/a.txt", "w").write("in a drive"); open("b.txt", "w").write("by a path")
+        self.drive.put("out"); self.path = Path("b.txt"); self.table = Payload(pd.DataFrame({"x": [1, 2]}))
+class Use(Work):
+    def __init__(self):
+        super().__init__()
+        self.drive, self.heard = Drive("lit://files"), []
+    def run(self, path, table, drive):
+        os.makedirs("elsewhere", exist_ok=True); os.chdir("elsewhere")
+        owners = [(str(e), e.owner) for e in self.drive.list("out")]
+        os.rename(self.drive.root_folder / "out", self.drive.root_folder / "was")
+        self.drive.get("out", timeout=5)
+        self.heard = [path.read_text(), path.origin_name, int(table.value["x"].sum()), owners, (self.drive.root_folder / "out/a.txt").read_text(), drive.component_name]
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.make, self.use = Make(), Use()
+    def run(self):
+        self.make.run(); self.use.run(self.make.path, self.make.table, self.make.drive)
+        print("HEARD", self.use.heard)
+        try: self.make.drive.list()
+        except ValueError as e: print(e)
+        self.stop()
+app = App(R())
+"""),
+    )
+    assert "HEARD ['by a path', 'root.make', 3, [('out/a.txt', 'root.make')], 'in a drive', 'root.use']" in p.stdout
+    assert "a Flow may not list files" in p.stdout
+
+
+@pytest.fixture
+def drive_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("POD_DRIVE", str(tmp_path / "drive"))
+
+    def make(component: str, **kwargs) -> Drive:
+        (tmp_path / component).mkdir(exist_ok=True)
+        return Drive("lit://d", component_name=component, root_folder=tmp_path / component, **kwargs)
+
+    return make
+
+
+def test_keep_a_drive_s_rules_of_ownership(drive_of, tmp_path):
+    a, b = drive_of("a"), drive_of("b")
+    (tmp_path / "a/f").write_text("of a")
+    (tmp_path / "b/f").write_text("of b")
+    a.put("f")
+    with pytest.raises(PodError, match="put by a"):
+        b.put("f")
+    both = drive_of("b", allow_duplicates=True)
+    both.put("f")
+    (tmp_path / "c").mkdir()
+    c = drive_of("c")
+    with pytest.raises(PodError, match="put by a and b"):
+        c.get("f")
+    c.get("f", component_name="b")
+    assert (tmp_path / "c/f").read_text() == "of b"
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        c.get("f", component_name="a")
+    with pytest.raises(FileNotFoundError, match="c has not put this"):
+        c.delete("f")
+    (tmp_path / "a/f").write_text("of a, again")
+    a.put("f")
+    c.get("f", component_name="a", overwrite=True)
+    assert (tmp_path / "c/f").read_text() == "of a, again"
+    a.delete("f")
+    assert [(str(e), e.owner) for e in c.list()] == [("f", "b")] and c.list(component_name="a") == []
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b"])
+def test_a_drive_reaches_nothing_outside(drive_of, path):
+    for verb in ("put", "get", "delete"):
+        with pytest.raises(PodError, match="outside of the Drive's folder"):
+            getattr(drive_of("a"), verb)(path)
+    for id in ("lit://", "lit://a/b", "s3://bucket", "x"):
+        with pytest.raises(PodError):
+            Drive(id)
+
+
+def test_repair_a_missing_file_and_a_timeout_with_component_name(drive_of, tmp_path):
+    a, b = drive_of("a"), drive_of("b")
+    with pytest.raises(FileNotFoundError):
+        a.get("nothing")
+    with pytest.raises(FileNotFoundError):
+        a.put("nothing")
+    began = time.monotonic()
+    with pytest.raises(FileNotFoundError, match="of a after 0.3 s"):
+        b.get("late", component_name="a", timeout=0.3)
+    assert 0.3 <= time.monotonic() - began < 2
+    (tmp_path / "a/late").write_text("x")
+    timer = threading.Timer(0.2, a.put, ("late",))
+    timer.start()
+    b.get("late", component_name="a", timeout=10)
+    timer.join()
+
+
+def test_repair_no_reader_sees_half_a_file(drive_of, tmp_path):
+    a, b = drive_of("a"), drive_of("b")
+    file = tmp_path / "a/f"
+    file.write_bytes(b"0" * 300_000)
+    a.put("f")
+    over, seen = threading.Event(), set()
+
+    def write():
+        i = 0
+        while not over.is_set():
+            i += 1
+            file.write_bytes(str(i % 10).encode() * 300_000)
+            a.put("f")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(40):
+            b.get("f", overwrite=True)
+            data = (tmp_path / "b/f").read_bytes()
+            assert len(data) == 300_000 and len(set(data)) == 1
+            seen.add(data[0])
+    finally:
+        over.set()
+        writer.join()
+    assert len(seen) > 1
+    damaged = tmp_path / "drive/d/a/f"
+    damaged.write_bytes(b"x" * 300_000)
+    import lightning_pod.app.drive as module
+
+    before, module.SETTLE_S = module.SETTLE_S, 0.2
+    try:
+        with pytest.raises(PodError, match="damaged"):
+            b.get("f", overwrite=True)
+    finally:
+        module.SETTLE_S = before
+
+
+# ---- servers
+
+
+def test_keep_url_and_a_python_server(pod, program):
+    p = pod(
+        "run",
+        program("""
+import json, urllib.request
+from pydantic import BaseModel
+class In(BaseModel): x: float
+class Out(BaseModel): y: float
+class Double(PythonServer):
+    def setup(self): self._factor = 2
+    def predict(self, request): return {"y": self._factor * request.x}
+class Ask(Work):
+    def __init__(self):
+        super().__init__()
+        self.answer = None
+    def run(self, url):
+        request = urllib.request.Request(url + "/predict", json.dumps({"x": 4}).encode(), {"Content-Type": "application/json"})
+        self.answer = json.load(urllib.request.urlopen(request))
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.server, self.ask = Double(In, Out), Ask()
+    def run(self):
+        self.server.run()
+        if self.server.url:
+            self.ask.run(self.server.url)
+            print("ANSWER", self.ask.answer, self.server.ready, self.server.url == f"http://{self.server.host}:{self.server.port}"); self.stop()
+app = App(R())
+"""),
+    )
+    assert "ANSWER {'y': 8.0} True True" in p.stdout
+
+
+@pytest.mark.parametrize(("kind", "package"), [("ServeGradio", "gradio"), ("ServeStreamlit", "streamlit")])
+def test_what_a_page_needs_is_told(kind, package):
+    import importlib.util
+
+    import lightning_pod.app as app
+
+    cls = type("Page", (getattr(app, kind),), {"inputs": ["text"], "outputs": ["text"]})
+    if importlib.util.find_spec(package):
+        assert cls().ready is False
+    else:
+        with pytest.raises(PodError, match=f"{package} is needed for Page: pip install"):
+            cls()
+
+
+def test_keep_several_nodes_are_as_many_processes(pod, program):
+    p = pod(
+        "run",
+        program("""
+from lightning_pod.app import MultiNode
+class Node(Work):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = None
+    def run(self, main_address, main_port, num_nodes, node_rank):
+        import socket
+        if node_rank == 0:
+            with socket.create_server((main_address, main_port)) as s:
+                for _ in range(num_nodes - 1): s.accept()[0].sendall(b"hello")
+        else:
+            while True:
+                try: c = socket.create_connection((main_address, main_port)); break
+                except OSError: time.sleep(0.02)
+            assert c.recv(5) == b"hello"
+        self.seen = [node_rank, num_nodes, os.getpid()]
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.nodes = MultiNode(Node, num_nodes=3, cloud_compute=CloudCompute("cpu"))
+    def run(self):
+        self.nodes.run()
+        if all(w.seen for w in self.nodes.ws): print("PIDS", len({w.seen[2] for w in self.nodes.ws}), [w.seen[0] for w in self.nodes.ws]); self.stop()
+app = App(R())
+"""),
+    )
+    assert "PIDS 3 [0, 1, 2]" in p.stdout
+
+
+# ---- imports and idleness
+
+
+def test_importing_the_app_brings_no_torch():
+    code = "import sys, lightning_pod.app as a; [getattr(a, n) for n in a.__all__]; import lightning_pod.app.compat, lightning_pod.app.old; print({'torch', 'pytorch_lightning', 'numpy', 'IPython'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_repair_an_idle_app_uses_no_time(pod, program):
+    p = started(pod, program(SLEEPING))
+    processes = [psutil.Process(p.pid), psutil.Process(value_of("pid", "root.w"))]
+    wait_for(lambda: app_job().status == "running", 10)
+    time.sleep(0.5)  # what a start leaves to be done
+
+    def used():
+        return sum(sum(q.cpu_times()[:2]) for q in processes)
+
+    before, began = used(), time.monotonic()
+    time.sleep(3)
+    assert (used() - before) / (time.monotonic() - began) < 0.03
+    p.send_signal(signal.SIGINT)
+    assert p.wait(30) == 130
+
+
+# ---- limits
+
+
+def test_limit_fifty_works_at_once(pod, program, workspace):
+    p = pod(
+        "run",
+        program("""
+class Many(Work):
+    def __init__(self):
+        super().__init__(parallel=True, start_with_flow=False)
+        self.pid = None
+    def run(self):
+        self.pid = os.getpid()
+        while not os.path.exists("all"): time.sleep(0.05)
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.many = [Many() for _ in range(50)]
+    def run(self):
+        for w in self.many: w.run()
+        if all(w.pid for w in self.many): open("all", "w").close()
+        if all(w.has_succeeded for w in self.many): print("PIDS", len({w.pid for w in self.many})); self.stop()
+app = App(R())
+"""),
+    )
+    assert "PIDS 50" in p.stdout
+    assert len([j for j in jobs() if j.info["kind"] == "work" and j.status == "done"]) == 50
+
+
+def test_limit_fifty_megabytes_of_state(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Large(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.big, self.n, self.rate = [], 0, 0
+    def run(self):
+        self.big = [f"{i:01000}" for i in range(50_000)]
+        began = time.time()
+        while time.time() - began < 1: self.n += 1
+        self.rate = self.n / (time.time() - began)
+        self.big[17] = "changed in place"
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Large()
+    def run(self):
+        self.w.run()
+        if self.w.has_succeeded: print("RATE", self.w.rate, len(self.w.big), self.w.big[17]); self.stop()
+app = App(R())
+"""),
+    )
+    rate, n, changed = re.search(r"RATE ([\d.]+) (\d+) (.*)", p.stdout).groups()
+    assert float(rate) > 5000 and n == "50000" and changed == "changed in place"
+
+
+def test_limit_ten_thousand_calls_with_flat_memory(pod, program):
+    p = pod(
+        "run",
+        program("""
+class Echo(Work):
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+    def run(self, i): self.n = i
+def megabytes(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.i = Echo(), 0
+    def run(self):
+        self.w.run(self.i)
+        if self.i == 2000: self._early = megabytes()
+        if self.i == 9999: print("GREW", megabytes() - self._early, self.w.n, self.w.num_successes); self.stop()
+        self.i += 1
+app = App(R())
+"""),
+    )
+    grew, n, successes = re.search(r"GREW ([-\d.]+) (\d+) (\d+)", p.stdout).groups()
+    assert float(grew) < 10 and (n, successes) == ("9999", "10000")
+
+
+def test_limit_a_gigabyte_of_log(pod, program, workspace):
+    pod.changes["POD_LOG_LIMIT"] = str(8 << 20)
+    p = pod.start(
+        "run",
+        program("""
+class Loud(Work):
+    def run(self):
+        line = "x" * 9_999
+        for i in range(100_000): print(line)
+        subprocess.run([sys.executable, "-c", "import sys\\nfor i in range(2000): sys.stdout.write('y' * 9999 + chr(10))"])  # 20 MB past Python's own output
+        print("the end")
+app = App(Loud())
+"""),
+        "--json",
+    )
+    folder = wait_for(lambda: [j for j in jobs() if j.info["kind"] == "work"], 30)[0].path
+    most = 0
+    while p.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            most = max(most, sum(f.stat().st_size for f in folder.glob("log*.txt")))
+        time.sleep(0.05)
+    assert p.communicate() and p.returncode == 0
+    assert most < 80 << 20 and len(list(folder.glob("log*.txt"))) == 4
+    assert "the end" in pod("logs", folder.name).stdout[-1000:]
+
+
+# ---- more of the contract
+
+
+def test_repair_a_drive_s_root_is_any_url(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    import s3fs
+
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        port = server._server.port
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir(f"drives-{port}")
+        monkeypatch.setenv("POD_DRIVE", f"s3://drives-{port}/pod")
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        a, b = (Drive("lit://d", component_name=n, root_folder=tmp_path / n) for n in ("a", "b"))
+        (tmp_path / "a/sub").mkdir()
+        (tmp_path / "a/sub/f").write_text("on s3")
+        a.put("sub")
+        assert [(str(e), e.owner) for e in b.list("sub")] == [("sub/f", "a")] and [str(e) for e in b.list()] == ["sub"]
+        b.get("sub")
+        assert (tmp_path / "b/sub/f").read_text() == "on s3"
+        with pytest.raises(PodError, match="put by a"):
+            b.put("sub/f")
+        a.delete("sub")
+        assert b.list() == []
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_keep_trainers_on_several_nodes_train_together(pod, program):
+    p = pod(
+        "run",
+        program("""
+from lightning_pod.app import LightningTrainerMultiNode
+class Train(Work):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = None
+    def run(self):
+        import torch
+        from pytorch_lightning import LightningModule, Trainer
+        from torch.utils.data import DataLoader, TensorDataset
+        class Model(LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(2, 1)
+            def training_step(self, batch, i): return self.layer(batch[0]).mean()
+            def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=0.1)
+        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(16, 2)), batch_size=2))
+        self.seen = [trainer.world_size, trainer.global_rank, trainer.global_step]
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.nodes = LightningTrainerMultiNode(Train, CloudCompute("cpu"), num_nodes=2)
+    def run(self):
+        self.nodes.run()
+        if all(w.seen for w in self.nodes.ws): print("SEEN", [w.seen for w in self.nodes.ws]); self.stop()
+app = App(R())
+"""),
+        timeout=120,
+    )
+    assert "SEEN [[2, 0, 4], [2, 1, 4]]" in p.stdout
+
+
+def test_an_app_in_a_notebook_runs_in_the_background_with_a_widget_and_a_stop_button(workspace):
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = [
+        """
+import time
+from lightning_pod.app import App, Flow, Work
+class Tick(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.n = 0
+    def run(self):
+        while True:
+            self.n += 1
+            time.sleep(0.05)""",
+        """
+class Root(Flow):
+    def __init__(self):
+        super().__init__()
+        self.tick, self.limit = Tick(), 10**9
+    def run(self):
+        self.tick.run()
+        if self.tick.n >= self.limit: self.stop()
+root = Root()
+running = App(root).run()""",
+        """
+until = time.time() + 30
+while root.tick.n < 3 and time.time() < until: time.sleep(0.05)
+print("RUNNING", running.status, root.tick.n >= 3, root.tick.status.stage)
+root.limit = 5  # set from a cell: the Flow sees it
+print("ENDED", running.wait(30))""",
+        """
+again = App(Root()).run()
+box = again.widget()
+button = box.children[1]
+button.click()
+print("STOPPED", again.wait(30), again.wait() and button.description)""",
+    ]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    NotebookClient(nb, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(workspace)}}).execute()
+    text = "".join(o.get("text", "") for c in nb.cells for o in c.outputs if o.output_type == "stream")
+    assert "RUNNING running True running" in text and "ENDED done" in text and "STOPPED stopped Stop" in text, text
+
+
+def test_a_work_with_a_lock_and_a_call_with_a_function_are_sent(pod, program):
+    p = pod(
+        "run",
+        program("""
+import threading
+class W(Work):
+    def __init__(self):
+        super().__init__()
+        self._lock, self._add = threading.Lock(), lambda x: x + 1
+        self.made = 0
+    def run(self, f):
+        with self._lock: self.made += f(self._add(1))
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = W()
+    def run(self):
+        self.w.run(lambda x: x * 10); print("MADE", self.w.made); self.stop()
+app = App(R())
+"""),
+        timeout=60,
+    )
+    assert "MADE 20" in p.stdout
+
+
+def test_a_program_that_fails_in_a_work_s_process_fails_the_app(pod, program):
+    p = pod(
+        "run",
+        program(
+            "if __name__ != '__main__': raise RuntimeError('not here')\nclass W(Work):\n    def run(self): ...\napp = App(W())"
+        ),
+        code=1,
+        timeout=60,
+    )
+    assert "the process of root.work ended with exit code 1: RuntimeError: not here" in p.stderr
+
+
+def test_an_app_of_a_notebook_s_cells_is_exported_and_run(pod, workspace):
+    nbformat, export = pytest.importorskip("nbformat"), pytest.importorskip("nbdev.export")
+    cells = [
+        "#| default_exp app",
+        "#| export\nfrom lightning_pod.app import App, Flow, Work",
+        "#| export\nclass Two(Work):\n    def __init__(self):\n        super().__init__()\n        self.two = 0\n    def run(self): self.two = 2",
+        "#| export\nclass Root(Flow):\n    def __init__(self):\n        super().__init__()\n        self.w = Two()\n    def run(self):\n        self.w.run()\n        print('TWO', self.w.two)\n        self.stop()",
+        "#| export\napp = App(Root())",
+        "1 + 1",
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells]), workspace / "app.ipynb"
+    )
+    export.nb_export(workspace / "app.ipynb", lib_path=workspace / "lib")
+    assert "TWO 2" in pod("run", workspace / "lib" / "app.py", timeout=60).stdout

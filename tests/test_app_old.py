@@ -1,0 +1,284 @@
+"""Yesterday's programs, without an edit: every import name they were written for, and packages that look for Lightning."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from lightning_pod.app.compat import MODULES, NAMES
+
+PRELUDE = "from lightning_pod.app.compat import install; install()\n"
+OLD_APP = """
+{imports}
+
+class Train({L}.LightningWork):
+    def __init__(self, **kwargs):
+        super().__init__(parallel=False, cloud_compute={L}.CloudCompute("gpu", disk_size=10, idle_timeout=60), cloud_build_config={L}.BuildConfig(requirements=["torch"]), **kwargs)
+        self.checkpoint, self.drive = None, Drive("lit://models", allow_duplicates=True)
+
+    def run(self, lr, table):
+        with open("best.ckpt", "w") as f:
+            f.write(str(lr))
+        self.drive.put("best.ckpt")
+        self.checkpoint = Path("best.ckpt")
+        assert table.value == {{"rows": 3}}
+
+class Load({L}.LightningWork):
+    def __init__(self):
+        super().__init__()
+        self.table = None
+
+    def run(self):
+        self.table = Payload({{"rows": 3}})
+
+class Script(TracerPythonScript):
+    def configure_tracer(self):
+        tracer = super().configure_tracer()
+        assert isinstance(tracer, Tracer)
+        return tracer
+
+class Root({L}.LightningFlow):
+    def __init__(self):
+        super().__init__()
+        self.load, self.trains = Load(), List(Train(), Train(host="0.0.0.0"))
+        self.named = Dict(**{{"script": Script("script.py", ["--x", "1"], outputs=["y"])}})
+        self.rounds = 0
+
+    def run(self):
+        self.load.run()
+        for i, work in enumerate(self.trains):
+            work.run(i / 10, self.load.table)
+        self.named["script"].run()
+        if self.schedule("hourly"):
+            self.rounds += 1
+        if all(w.has_succeeded for w in self.works()):
+            print("OLD", self.trains[1].checkpoint.name, self.named["script"].status.stage, self.rounds, self.trains[1].host)
+            self._exit("the end")
+
+    def configure_layout(self):
+        return [{{"name": "docs", "content": "https://example.org"}}]
+
+app = {L}.LightningApp(Root())
+"""
+PARTS = """
+from {0}.components.python import TracerPythonScript
+from {0}.storage.drive import Drive
+from {0}.storage import Path, Payload
+from {0}.structures import Dict, List
+from {0}.utilities.tracer import Tracer
+"""
+STYLES = {
+    "lightning.app as L": (
+        "import lightning.app as L\nfrom lightning.app import CloudCompute, LightningApp, LightningFlow, LightningWork"
+        + PARTS.format("lightning.app"),
+        "L",
+    ),
+    "lightning_app as L": ("import lightning_app as L" + PARTS.format("lightning_app"), "L"),
+    "lightning as L": ("import lightning as L" + PARTS.format("lightning.app"), "L"),
+}
+
+
+def python(code: str, *options, **env) -> str:
+    p = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, timeout=120
+    )
+    assert p.returncode == 0, p.stdout + p.stderr
+    return p.stdout
+
+
+@pytest.fixture(scope="session")
+def without_lightning(tmp_path_factory) -> dict:
+    """How to start a Python that has everything that is installed but `lightning`: options and environment."""
+    folder = tmp_path_factory.mktemp("site")
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not re.fullmatch(r"lightning(_app)?(-.*)?", entry.name) and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    root = str(Path(__file__).parent.parent)
+    return {
+        "options": ["-S"],
+        "env": {
+            "PYTHONPATH": os.pathsep.join([root, str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def with_lightning(tmp_path_factory) -> dict:
+    """The same with a `lightning` of 2.4 or later: it has a Trainer and no app."""
+    folder = tmp_path_factory.mktemp("real")
+    package = folder / "lightning"
+    (package / "pytorch").mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from lightning.pytorch import Trainer\n__version__ = '2.6.0'\n__all__ = ['Trainer']\n"
+    )
+    (package / "pytorch" / "__init__.py").write_text("class Trainer: real = True\n")
+    root = str(Path(__file__).parent.parent)
+    return {
+        "options": [],
+        "env": {"PYTHONPATH": os.pathsep.join([str(folder), root, os.environ.get("PYTHONPATH", "")])},
+    }
+
+
+# ---- programs
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_old_program_runs_without_an_edit(workspace, pod, style):
+    imports, name = STYLES[style]
+    (workspace / "app.py").write_text(OLD_APP.format(imports=imports, L=name))
+    (workspace / "script.py").write_text(
+        "import argparse\np = argparse.ArgumentParser(); p.add_argument('--x', type=int)\ny = p.parse_args().x\n"
+    )
+    out = pod("run", "app.py", timeout=180).stdout
+    assert "OLD best.ckpt succeeded 1 0.0.0.0" in out and "the end" in out
+
+
+def test_the_names_hold_in_works_and_their_children(workspace, pod):
+    (workspace / "child.py").write_text(
+        "import lightning_app\nfrom lightning.app.storage import Drive\nprint('CHILD', lightning_app.LightningWork.__module__, Drive.__module__)\n"
+    )
+    (workspace / "app.py").write_text("""
+import subprocess, sys
+import lightning_app as la
+from lightning_app.components import PopenPythonScript
+class W(la.LightningWork):
+    def run(self):
+        from lightning_app.utilities.network import find_free_network_port
+        print("PORT", find_free_network_port())
+        print(subprocess.run([sys.executable, "child.py"], capture_output=True, text=True).stdout)
+class R(la.LightningFlow):
+    def __init__(self):
+        super().__init__()
+        self.w, self.p = W(), PopenPythonScript("child.py")
+    def run(self):
+        self.w.run(); self.p.run(); self.stop()
+app = la.LightningApp(R())
+""")
+    out = pod("run", "app.py", timeout=60).stdout
+    assert out.count("CHILD lightning_pod.app.work lightning_pod.app.drive") == 2 and re.search(r"PORT \d+", out)
+
+
+def test_no_compat_leaves_the_names_alone(workspace, pod, without_lightning):
+    (workspace / "app.py").write_text("import lightning_app\n")
+    p = pod("run", "app.py", "--no-compat", code=1)
+    assert "No module named 'lightning_app'" in p.stdout + p.stderr
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("top", ["lightning_app", "lightning.app"])
+def test_every_module_and_name_is_there(top):
+    lines = [f"import {top}"]
+    for module, names in MODULES.items():
+        path = f"{top}.{module}".rstrip(".")
+        lines.append(
+            f"import {path} as m; "
+            + "; ".join(
+                f"assert m.{n} is not None" for n in names.split() if n not in ("Image", "Text", "Category", "Number")
+            )
+        )
+    assert python(PRELUDE + "\n".join(lines) + "\nprint('all')") == "all\n"
+    assert {n for names in MODULES.values() for n in names.split()} <= set(NAMES)
+
+
+def test_a_module_that_is_not_there_is_not_found():
+    assert "No module named" in python(
+        PRELUDE
+        + "import importlib.util\nprint(importlib.util.find_spec('lightning_app.nothing'))\ntry: import lightning.app.cli\nexcept ModuleNotFoundError as e: print(e)"
+    )
+
+
+def test_old_names_bring_no_torch():
+    assert (
+        python(
+            PRELUDE
+            + "import lightning_app, lightning_app.components.python, sys; lightning_app.LightningApp; print('torch' in sys.modules)"
+        )
+        == "False\n"
+    )
+
+
+# ---- Lightning itself
+
+
+def test_without_lightning_its_parts_are_those_of_pytorch_lightning(without_lightning):
+    code = (
+        PRELUDE
+        + """
+import importlib.util, sys
+assert importlib.util.find_spec("lightning") and "torch" not in sys.modules
+assert importlib.util.find_spec("lightning.nothing") is None
+import lightning as L
+L.LightningFlow, L.LightningWork, L.CloudCompute
+assert "torch" not in sys.modules  # an app that trains nothing waits for nothing
+assert importlib.util.find_spec("lightning.pytorch.callbacks") and not importlib.util.find_spec("lightning.pytorch.nothing")
+import lightning.pytorch as pl, pytorch_lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.utilities.seed import seed_everything
+from lightning.pytorch.loggers import CSVLogger
+assert pl is pytorch_lightning and L.pytorch is pl and L.Trainer is pytorch_lightning.Trainer and L.LightningModule is pl.LightningModule
+assert sys.modules["pytorch_lightning"].__spec__.name == "pytorch_lightning"
+assert ModelCheckpoint is pytorch_lightning.callbacks.ModelCheckpoint and L.Fabric is not None and L.seed_everything is not None
+import lightning_fabric; assert L.fabric is lightning_fabric
+try: L.no_such_name
+except AttributeError as e: print(e)
+"""
+    )
+    assert python(code, *without_lightning["options"], **without_lightning["env"]).endswith(
+        "module 'lightning' has no attribute 'no_such_name'\n"
+    )
+
+
+def test_with_lightning_it_is_whole_and_has_the_app_s_names(with_lightning):
+    code = (
+        PRELUDE
+        + """
+import lightning as L, lightning.pytorch, lightning.app
+assert L.Trainer.real and L.__version__ == "2.6.0" and lightning.pytorch.Trainer is L.Trainer and "/lightning/__init__.py" in L.__file__
+assert L.LightningFlow is L.app.LightningFlow and L.app.__spec__.loader.__class__.__name__ == "_Finder"
+print("whole")
+"""
+    )
+    assert python(code, **with_lightning["env"]) == "whole\n"
+
+
+@pytest.mark.parametrize("where", ["without_lightning", "with_what_is_installed"])
+@pytest.mark.parametrize("package", ["torchmetrics", "timm", "aim.pytorch_lightning"])
+def test_packages_that_look_for_lightning_are_whole(request, where, package):
+    import importlib.util
+
+    if importlib.util.find_spec(package.partition(".")[0]) is None:
+        pytest.skip(f"{package} is not installed")
+    how = request.getfixturevalue(where) if where == "without_lightning" else {"options": [], "env": {}}
+    code = PRELUDE + f"import lightning_app\nimport {package}\nimport pytorch_lightning\nprint('whole')"
+    assert python(code, *how["options"], **how["env"]).endswith("whole\n")
+
+
+def test_trainers_of_both_names_are_recognised(tmp_path, without_lightning):
+    (tmp_path / "train.py").write_text(
+        (Path(__file__).parent / "scripts" / "lightning_cli.py")
+        .read_text()
+        .partition("if __name__")[0]
+        .replace("from pytorch_lightning import", "from lightning.pytorch import")
+        .replace("from pytorch_lightning.cli import LightningCLI\n", "from lightning.pytorch import Trainer\n")
+        + "Trainer(max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(Model(), Data())\n"
+    )
+    code = (
+        PRELUDE
+        + f"""
+import os; os.chdir({str(tmp_path)!r})
+from lightning_pod.app.script import run_script, watch_trainers
+told = []
+end = watch_trainers(lambda report, over: told.append(report))
+run_script("train.py")
+end()
+print("TOLD", told[-1]["done"], told[-1]["total"], sorted(told[-1]["metrics"]))
+"""
+    )
+    for how in ({"options": [], "env": {}}, without_lightning):
+        assert "TOLD 4 4 ['train_loss', 'valid_loss']" in python(code, *how["options"], **how["env"])
