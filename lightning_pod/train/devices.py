@@ -73,7 +73,8 @@ def _processor() -> str:
 @contextmanager
 def quiet():
     "Lightning's notices (no GPU, a tip, many workers would be nice) kept out of the user's sight."
-    names = ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+    parts = ("", ".utilities.rank_zero", ".utilities.seed", ".pytorch", ".fabric", ".pytorch.utilities.rank_zero", ".fabric.utilities.rank_zero")
+    names = [package + part for package in ("pytorch_lightning", "lightning_fabric", "lightning") for part in parts]
     were = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
     for log, _ in were: log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
