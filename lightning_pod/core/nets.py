@@ -156,7 +156,7 @@ def shipped(net: str) -> Path:
     folder = Path(lightning_pod.__file__).parent / "assets" / "weights"
     if (file := folder / f"{net}.safetensors").exists(): return file
     raise PodError(f"no pre-trained weights come with {net}: there are some for {', '.join(sorted(p.stem for p in folder.glob('*.safetensors'))) or 'no net'}; "
-                   "pre-train it on images of your own (pod pretrain), or start without pretrained")
+                   "pre-train it on images of your own (pod fit DATA --task pretrain), or start without pretrained")
 
 def save_weights(encoder: nn.Module, file: str | Path,
                  half: bool = True,  # as float16
