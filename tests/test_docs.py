@@ -81,7 +81,7 @@ def test_signatures_and_tables_of_parameters(pages):
     assert "fit(data='digits', model='podnet_s', *, resume=None" in fit.text and "fit" in fit.ids
     assert "go on with this run; everything else is then taken from it" in fit.text
     assert "LightningDataModule" in fit.text and "pytorch_lightning.core" not in fit.text
-    config = pages["train/20_runs.html"]
+    config = pages["train/18_settings.html"]
     assert "passes over the training images" in config.text and "trainer={}" in config.text
     job = pages["core/02_job.html"]
     assert "class Job(path: str | PathLike)" in job.text and ".resume() Start a Job again" in job.text
