@@ -2175,6 +2175,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'lightning_pod/train/devices.py'),
                                              'lightning_pod.train.devices.started_elsewhere': ( 'train/devices.html#started_elsewhere',
                                                                                                 'lightning_pod/train/devices.py'),
+                                             'lightning_pod.train.devices.threads_of': ( 'train/devices.html#threads_of',
+                                                                                         'lightning_pod/train/devices.py'),
                                              'lightning_pod.train.devices.train_along': ( 'train/devices.html#train_along',
                                                                                           'lightning_pod/train/devices.py')},
             'lightning_pod.train.fit': { 'lightning_pod.train.fit.JobHooks': ('train/fit.html#jobhooks', 'lightning_pod/train/fit.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['framework', 'is_a', 'belonging', 'fastest_precision', 'quiet', 'Rank', 'processes', 'joined', 'outside_rank',
-           'started_elsewhere', 'ranks', 'train_along']
+           'started_elsewhere', 'threads_of', 'ranks', 'train_along']
 
 # %% ../../nbs/train/17_devices.ipynb #c503d51d
 import contextlib, ctypes, hashlib, importlib, logging, multiprocessing, os, platform, signal, socket, sys, time, types, warnings
@@ -134,6 +134,10 @@ def started_elsewhere(rank: int, port: int | None = None):
             else: os.environ[k] = v
 
 # %% ../../nbs/train/17_devices.ipynb #204130cd
+def threads_of(n: int) -> int:
+    "How many threads each of `n` processes on this machine computes with; `OMP_NUM_THREADS` decides, where it is set."
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, torch.get_num_threads() // n)
+
 @contextmanager
 def ranks(ctx: Context, n: int,  # how many there shall be
           body: str, given: tuple,  # "module:function", called with a Rank and these objects in each
@@ -141,11 +145,12 @@ def ranks(ctx: Context, n: int,  # how many there shall be
     "Start the other `n` - 1 processes of a training, and end them with it."
     if n == 1 or outside_rank() is not None: yield; return
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    spawn, others = multiprocessing.get_context("spawn"), []
+    spawn, others, threads = multiprocessing.get_context("spawn"), [], torch.get_num_threads()
     try:
+        torch.set_num_threads(threads_of(n))
         for rank in range(1, n):
             here, there = spawn.Pipe()
-            p = spawn.Process(target=train_along, args=(rank, port, ctx.path, ctx.resumed, body, given, there, os.getpid()))
+            p = spawn.Process(target=train_along, args=(rank, port, torch.get_num_threads(), ctx.path, ctx.resumed, body, given, there, os.getpid()))
             try: p.start()
             except Exception as e: raise PodError(f"with several devices the data and the model go to other processes, but they can't be pickled: {e}") from e
             others.append(p); there.close()
@@ -161,6 +166,7 @@ def ranks(ctx: Context, n: int,  # how many there shall be
         for p in others: p.join(60)
     finally:
         for p in others: p.kill(); p.join()
+        torch.set_num_threads(threads)
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 def _died(ctx: Context, rank: int, code: int) -> PodError:
@@ -169,13 +175,14 @@ def _died(ctx: Context, rank: int, code: int) -> PodError:
     if "__main__" in why: why += "; a class of a notebook can't be found by another process: define it in a module"
     return PodError(f"process {rank} of the training has died (exit code {code}): {why}")
 
-def train_along(rank: int, port: int, path: Path, resumed: bool, body: str, given: tuple, ready, parent: int):
+def train_along(rank: int, port: int, threads: int, path: Path, resumed: bool, body: str, given: tuple, ready, parent: int):
     "What another process of a training does."
     log = os.open(path / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1); os.dup2(log, 2)
     if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the parent
     if os.getppid() != parent: return
     for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)  # the first process decides
+    torch.set_num_threads(threads)
     ready.send(True)
     with started_elsewhere(rank, port), contextlib.suppress(JobStopped):
         module, _, name = body.partition(":")
