@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS_OF_RUNS', 'VERBS_OF_DATA', 'VERBS', 'fit', 'runs_ls', 'runs_show', 'runs_compare', 'runs_tag', 'runs_rm',
-           'runs_reindex', 'runs', 'predict', 'ps', 'logs', 'stop', 'resume', 'up', 'data_push', 'data_fetch',
+           'runs_reindex', 'runs', 'predict', 'ps', 'logs', 'stop', 'resume', 'up', 'track', 'data_push', 'data_fetch',
            'data_pull', 'data_ls', 'data_show', 'data_label', 'data_undo', 'data_freeze', 'data_check', 'data', 'main',
            'run', 'restart', 'why']
 
@@ -371,6 +371,33 @@ def up(argv: list[str]) -> int:
     from lightning_pod.panels.workbench import up as open_workbench
     return open_workbench(host=o.host, port=o.port, browser=o.browser, detach=o.detach)
 
+# %% ../nbs/60_cli.ipynb #8ceb20ca
+def track(argv: list[str]) -> int:
+    "Open Aim's own page on the runs of this workspace, or TensorBoard's with --tensorboard."
+    p = _parser("track", track.__doc__)
+    p.add_argument("--tensorboard", action="store_true", help="TensorBoard instead of Aim")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    p.add_argument("--port", type=int, default=43800, help="port to listen on; 0: any free one")
+    p.add_argument("--no-browser", dest="browser", action="store_false", help="don't open a browser")
+    p.add_argument("--detach", action="store_true", help="return when the page is there; pod stop ends it")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    o = _parse(p, argv)
+    from lightning_pod.core.config import LOOPBACK, PodError, open_browser
+    from lightning_pod.train.track import page_body, start_page
+    job = start_page("tensorboard" if o.tensorboard else "aim", o.host, o.port)
+    if o.host not in LOOPBACK: print(f"warning: everybody who can reach {o.host}:{job.config['port']} can see and change what is tracked: there is no login", file=sys.stderr)
+    def tell(event: dict):
+        if event["kind"] != "ready": return
+        _say({"id": job.id, **event}, o.json, f"{job.config['tracker']} is at {event['url']}  ({f'pod stop {job.id}' if o.detach else 'Ctrl-C'} ends it)")
+        if o.browser: open_browser(event["url"])
+    if not o.detach:
+        job.run(lambda ctx: (ctx.listeners.append(tell), page_body(ctx)), own_process=True)
+        return 0
+    ready = next((e for e in job.start().watch() if e["kind"] == "ready"), None)
+    if ready is None: raise PodError(job.info.get("message") or f"{job.id} is {job.status}: pod logs {job.id}")
+    tell(ready)
+    return 0
+
 # %% ../nbs/60_cli.ipynb #ee601bc3
 def _data_parser(verb: str, about: str):
     p = _parser(f"data {verb}", about)
@@ -565,7 +592,7 @@ def data(argv: list[str]) -> int:
 
 # %% ../nbs/60_cli.ipynb #15e0623f
 VERBS: dict[str, Callable[[list[str]], int]] = {
-    "up": up, "fit": fit, "predict": predict, "runs": runs, "data": data, "ps": ps, "logs": logs, "stop": stop, "resume": resume,
+    "up": up, "fit": fit, "predict": predict, "runs": runs, "track": track, "data": data, "ps": ps, "logs": logs, "stop": stop, "resume": resume,
 }
 
 def _help() -> str:

@@ -90,6 +90,18 @@ def alive(pid: int) -> bool:
     return False
 
 
+def processes_in(folder: Path) -> list[int]:
+    """The processes, but for this one, that work in a workspace."""
+    found = []
+    for p in psutil.process_iter():
+        try:
+            if p.pid != os.getpid() and p.environ().get("POD_WORKSPACE") == str(folder) and alive(p.pid):
+                found.append(p.pid)
+        except psutil.Error:
+            pass
+    return found
+
+
 def last_json(text: str):
     """The JSON document in the last line of what a command printed."""
     return json.loads(text.strip().splitlines()[-1])

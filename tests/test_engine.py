@@ -1,16 +1,13 @@
 """The training engine: the same again from a config, several processes, others' modules, memory, exact resumes."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-import psutil
 import pytest
 import yaml
-from conftest import POD, alive, event, wait_for
+from conftest import POD, event, processes_in, wait_for
 from lightning_user import Data, Net
 
 from lightning_pod.core.config import PodError
@@ -25,18 +22,6 @@ TWO = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=c
 
 def curve(run: Run):
     return run.metrics.drop(columns="seconds")
-
-
-def processes_in(folder: Path) -> list[int]:
-    """The processes, but for this one, that work in a workspace."""
-    found = []
-    for p in psutil.process_iter():
-        try:
-            if p.pid != os.getpid() and p.environ().get("POD_WORKSPACE") == str(folder) and alive(p.pid):
-                found.append(p.pid)
-        except psutil.Error:
-            pass
-    return found
 
 
 # ---- the same again

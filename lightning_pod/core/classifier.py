@@ -6,7 +6,7 @@
 __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'orthogonal', 'Muon', 'kernels', 'MovingAverage', 'Classifier', 'configure_model',
            'views', 'scores', 'training_step', 'validation_step', 'test_step', 'predict_step', 'configure_optimizers',
            'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder', 'read_checkpoint',
-           'from_pretrained', 'probabilities', 'from_checkpoint']
+           'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
 import math, os, pickle
@@ -154,7 +154,7 @@ def configure_model(self):
     data, h = self.trainer.datamodule, self.hparams
     h.classes = h.classes or _classes_of(data)
     if not (h.channels and h.size):
-        x = _first_batch(self.trainer)[0]
+        x = first_batch(self.trainer)[0]
         h.channels, h.size = h.channels or x.shape[1], h.size or min(x.shape[2:])
     if h.tta == "auto": h.tta = "flip" if getattr(getattr(data, "augmentation", None), "flip", 0) else "none"
     self._build()
@@ -329,7 +329,7 @@ def _classes_of(data) -> list[str]:
         f"{type(data).__name__} doesn't say how many classes there are: give it an attribute 'classes', or call Classifier(classes=…)"
     )
 
-def _first_batch(trainer):
+def first_batch(trainer):
     "One batch of the trainer's data, to see its shape."
     loader = (
         trainer.datamodule.train_dataloader()

@@ -547,15 +547,15 @@ def run_folder(path: str) -> int:
 def jobs(where: Workspace | None = None,  # default: the current workspace
         ) -> list[Job]:  # newest first
     "All Jobs of a workspace."
-    ws = where or workspace()
-    homes = [home for home in (ws.runs, ws.jobs) if home.is_dir()]
-    folders = [p for home in homes for p in home.iterdir() if not p.name.startswith(".") and (p / "status.json").exists()]
-    return [Job(p) for p in sorted(folders, key=_made, reverse=True)]
+    ws, found = where or workspace(), []
+    for p in sorted([p for home in (ws.runs, ws.jobs) for p in home.glob("[!.]*")], key=_made, reverse=True):
+        with contextlib.suppress(PodError): found.append(Job(p))  # else it is no Job, or was removed just now
+    return found
 
 def _made(folder: Path) -> tuple[str, int]:
     "When a Job was made: the second is in its name, the rest in its config, which never changes."
     try: return folder.name[:15], (folder / "config.yaml").stat().st_mtime_ns
-    except FileNotFoundError: return folder.name[:15], 0
+    except OSError: return folder.name[:15], 0  # no folder, or no longer there
 
 def find_job(id: str | os.PathLike,  # an id, the beginning of one, "last", or a folder
              where: Workspace | None = None, what: str = "job",

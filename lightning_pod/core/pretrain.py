@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .augment import Augment, make_augment
-from .classifier import Classifier, _first_batch
+from .classifier import Classifier, first_batch
 from .config import PodError
 from .data import ImageData, as_float
 from .nets import PodNet, build_encoder
@@ -103,7 +103,7 @@ def configure_model(self):
     if self.encoder is None:
         h = self.hparams
         if not (h.channels and h.size):
-            x = _first_batch(self.trainer)[0]
+            x = first_batch(self.trainer)[0]
             h.channels, h.size = h.channels or x.shape[1], h.size or min(x.shape[2:])
         self._build()
     data = self.trainer.datamodule

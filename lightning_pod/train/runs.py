@@ -11,7 +11,7 @@ __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'as_images', 'Run', 'start_fit', 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -384,6 +384,7 @@ class Comparison:
     settings: dict[str, list]  # those that differ: a value for each run
     metrics: dict[str, list]
     best: dict[str, list[str]]  # by metric: who has the best value; nobody where all are equal
+    found: tuple = field(default=(), repr=False, compare=False)  # the runs themselves
 
     def to_dict(self) -> dict: return {"runs": self.runs, "settings": self.settings, "metrics": self.metrics, "best": self.best}
     def frame(self):
@@ -395,7 +396,30 @@ class Comparison:
         def text(v): return "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= .001 else f"{v:g}" if isinstance(v, float) else str(v)
         shown = [{"": k, **{r: text(v) for r, v in zip(self.runs, vs)}} for k, vs in self.settings.items()]
         return shown + [{"": k, **{r: text(v) + (" *" if r in self.best[k] else "") for r, v in zip(self.runs, vs)}} for k, vs in self.metrics.items()]
-    def _repr_html_(self) -> str: return self.frame().to_html(na_rep="")
+    def plot(self, *metrics: str):  # which; default: loss and accuracy on the validation images, or what else all of them have
+        "A matplotlib figure: the curves of the runs, one upon the other."
+        import matplotlib.pyplot as plt
+        curves = {r.id: r.metrics for r in self.found}
+        has = [k for k in dict.fromkeys(k for c in curves.values() for k in c) if k not in ("step", "seconds", "lr")]
+        if not has: raise PodError(f"no curves yet: none of {', '.join(self.runs)} has ended an epoch")
+        for m in metrics:
+            if m not in has: raise unknown("metric", m, has)
+        names = metrics or [m for m in ("valid_loss", "valid_acc") if m in has] or has[:2]
+        fig, (axs,) = plt.subplots(1, len(names), figsize=(4 * len(names), 3), layout="constrained", squeeze=False)
+        plt.close(fig)
+        for ax, name in zip(axs, names):
+            for k, (id, curve) in enumerate(curves.items()):
+                if name in curve: ax.plot(curve.index, curve[name], color=f"C{k % 10}", marker="." if len(curve) < 30 else None, lw=1.3, label=self.label(id))
+            ax.set(xlabel="epoch", title=name)
+        axs[0].legend(fontsize=8)
+        return fig
+    def label(self, id: str) -> str:
+        "A run's name in a picture: the end of its id, and up to two settings that differ."
+        i, own = self.runs.index(id), [k for k in self.settings if k not in ("status", "commit", "changed_files") and "(package)" not in k]
+        return " ".join([id.rpartition("-")[2], *(f"{k}={self.settings[k][i]}" for k in own[:2])])
+    def _repr_html_(self) -> str:
+        def marks(row): return ["font-weight: bold" if row.name[0] == "metric" and run in self.best.get(row.name[1], ()) else "" for run in row.index]
+        return self.frame().style.apply(marks, axis=1).format(na_rep="", formatter=lambda v: "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= 1e-3 else str(v)).to_html()
 
 def compare(*runs: str | Run,  # two or more
             where: Workspace | None = None) -> Comparison:
@@ -411,7 +435,7 @@ def compare(*runs: str | Run,  # two or more
     settings = {k: vs for k, vs in beside(given).items() if k != "title" and any(v != vs[0] for v in vs)}
     metrics = beside([{**r["metrics"], "seconds": r["seconds"], "peak_memory_mb": r["peak_memory_mb"]} for r in rows])
     metrics, ids = {k: vs for k, vs in metrics.items() if any(v is not None for v in vs)}, [r.id for r in found]
-    return Comparison(ids, settings, metrics, {k: _best(ids, vs, better(k)) for k, vs in metrics.items()})
+    return Comparison(ids, settings, metrics, {k: _best(ids, vs, better(k)) for k, vs in metrics.items()}, tuple(found))
 
 def _best(ids: list[str], values: list, sign: int) -> list[str]:
     "Who has the best value; nobody where all are equal, or where it isn't known which way is up."
