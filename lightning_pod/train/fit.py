@@ -157,6 +157,7 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
     out = {"precision": "32-true", "lr": c.lr, "batch_size": getattr(data, "batch_size", None)}
     net = c.model if model is None else model.hparams.net if isinstance(model, Classifier) else OBJECT
     if isinstance(data, ImageData) and not net.endswith(OBJECT):
+        data.setup()  # which reads the images, and finds their size
         size = min(data.spec.height, data.spec.width)
         if "precision" not in c.trainer and outside_rank() is None:
             out["precision"], times = fastest_precision(net, data.channels, size, data.batch_size)
