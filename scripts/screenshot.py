@@ -31,6 +31,18 @@ def train(page: Page) -> None:
     page.wait_for_timeout(1500)  # the curves draw their last points
 
 
+def tune(page: Page) -> None:
+    "On the Tune tab: a study of twelve short trials, until its end."
+    page.get_by_role("tab", name="Tune").click()
+    panel = page.locator(".pod", has=page.locator(".pod-tune-start")).last
+    for field, text in (("Model", "podnet_n"), ("Trials", "12"), ("Workers", "2")):
+        panel.get_by_label(field).fill(text)
+        panel.get_by_label(field).press("Tab")
+    page.click(".pod-tune-start")
+    panel.locator(".pod-badge.done").wait_for(timeout=300_000)
+    page.wait_for_timeout(1500)
+
+
 def draw_three(page: Page) -> None:
     "On the Infer tab, with the mouse."
     page.get_by_role("tab", name="Infer").click()
@@ -64,7 +76,7 @@ def save(page: Page, name: str) -> None:
 
 
 def main() -> int:
-    "Both pictures."
+    "All three pictures."
     if CHROMIUM is None:
         print("screenshot: no Chromium: apt-get install chromium", file=sys.stderr)
         return 1
@@ -85,6 +97,8 @@ def main() -> int:
                 page.get_by_role("button", name="Start training").wait_for(timeout=120_000)
                 train(page)
                 save(page, "workbench.png")
+                tune(page)
+                save(page, "workbench-tune.png")
                 draw_three(page)
                 save(page, "workbench-infer.png")
                 browser.close()

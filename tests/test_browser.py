@@ -179,6 +179,31 @@ def test_train_stop_resume_reload_and_draw(page, bench, tmp_path):
     assert best_class(page) == str(d.labels[0])
 
 
+def test_a_study_is_started_watched_and_steered_on_the_page(page, bench):
+    page.get_by_role("tab", name="Tune").click()
+    panel = page.locator(".pod", has=page.locator(".pod-tune-start")).last
+    panel.get_by_label("Model").fill("podnet_n")
+    panel.get_by_label("Trials").fill("2")
+    panel.locator(".pod-space textarea").fill("lr: {low: 0.005, high: 0.05, log: true}")
+    page.click(".pod-tune-start")
+    panel.locator(".pod-badge.done").wait_for()
+    assert panel.locator(".pod-table tr").count() == 3 and panel.locator("img.pod-figure").count() == 1
+    # a trial by hand: the study is asked to go on, and then has three
+    panel.get_by_text("Steer it").click()
+    panel.get_by_label("Settings").fill("lr=0.02")
+    page.click(".pod-add")
+    page.wait_for_function("document.querySelector('.pod-table').innerText.includes('waiting')")
+    page.click(".pod-tune-resume")
+    page.wait_for_function("(document.querySelector('.pod-table').innerText.match(/done/g) || []).length == 3")
+    # what is wrong is said
+    panel.get_by_label("Settings").fill("lr=7")
+    page.click(".pod-add")
+    panel.locator(".pod-error:has-text('lr=7')").wait_for()
+    from lightning_pod.train.tune import load_study
+
+    assert load_study().counts() == {"done": 3} and load_study().best_run.status == "done"
+
+
 def test_a_killed_kernel_loses_nothing(page, bench):
     set_epochs(page, 60)
     page.click(".pod-start")

@@ -15,18 +15,19 @@ from ..core.job import Context, Job, jobs
 from .base import style
 from .infer import InferPanel
 from .train import TrainPanel
+from .tune import TunePanel
 
 # %% ../../nbs/panels/58_workbench.ipynb #1502f3c5
 class Workbench(w.VBox):
-    "The Train and the Infer panel as tabs."
+    "The panels as tabs."
     def __init__(self, where: Workspace | str | None = None,  # default: the current workspace
                  watch: bool = True):
         self.where = where if isinstance(where, Workspace) else workspace(where)
-        self.train, self.infer = TrainPanel(self.where, watch), InferPanel(self.where, watch)
+        self.train, self.tune, self.infer = TrainPanel(self.where, watch), TunePanel(self.where, watch), InferPanel(self.where, watch)
         title = w.HTML(
             f'<div class="pod-title"><b>lightning_pod</b><span>workspace {html.escape(self.where.path.name)}</span></div>'
         )
-        self.tabs = w.Tab([self.train, self.infer], titles=["Train", "Infer"])
+        self.tabs = w.Tab([self.train, self.tune, self.infer], titles=["Train", "Tune", "Infer"])
         super().__init__([style(), title, self.tabs])
         self.add_class("pod")
 
