@@ -10,6 +10,8 @@ config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
+EXTRAS = ("postgres", "s3", "timm", "tensorboard", "report", "cmaes", "mysql", "dev")
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -24,7 +26,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     # a requirement with a marker holds spaces, so it has a line of its own
     install_requires=[*cfg["requirements"].split(), cfg["tracker_requirements"]],
-    extras_require={n: cfg[f"{n}_requirements"].split() for n in ("postgres", "s3", "timm", "tensorboard", "report", "cmaes", "mysql", "dev")},
+    extras_require={n: cfg[f"{n}_requirements"].split() for n in EXTRAS},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     classifiers=[
         "Development Status :: 3 - Alpha",

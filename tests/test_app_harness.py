@@ -5,10 +5,24 @@ from datetime import datetime
 
 import pytest
 
-from lightning_pod.app import App, CloudCompute, ConflictError, Dict, Drive, Flow, Harness, List, Path, Payload, Work
-from lightning_pod.app.flow import StaticWebFrontend, next_tick
+from lightning_pod.app import (
+    App,
+    CloudCompute,
+    ConflictError,
+    Dict,
+    Drive,
+    Flow,
+    Harness,
+    List,
+    Path,
+    Payload,
+    TracerPythonScript,
+    Work,
+)
+from lightning_pod.app.flow import Journal, StaticWebFrontend, StreamlitFrontend, VoilaFrontend, next_tick
+from lightning_pod.app.old import Get, Post
 from lightning_pod.app.state import fingerprint
-from lightning_pod.app.work import WorkStopped
+from lightning_pod.app.work import KEPT_STATUSES, WorkStopped
 from lightning_pod.core.config import PodError
 
 
@@ -199,6 +213,23 @@ def test_repair_in_place_changes_are_seen():
     assert h.root.items == [{"n": 0, "seen": True}, {"n": 1}, {"n": 2}] and h.app.turns == 5
 
 
+@pytest.mark.parametrize("where", ["flow", "work"])
+def test_what_is_put_into_a_list_is_checked_too(where):
+    class Spoils(Work):
+        def __init__(self):
+            super().__init__()
+            self.items = []
+
+        def run(self):
+            self.items.append({1, 2})
+
+    def run(f):
+        f.w.run() if where == "work" else f.items.append(object())
+
+    with pytest.raises(AttributeError, match=rf"root\.{'w.' if where == 'work' else ''}items = .*Name it _items"):
+        Harness(flow_of(run, items=[], w=Spoils())).run()
+
+
 # ---- the loop
 
 
@@ -257,7 +288,51 @@ def test_events_are_not_conflated():
     assert Harness(flow_of(run, w=Talking(parallel=True), got=[])).run().root.got == list(range(20))
 
 
+def test_keep_stages_of_the_app():
+    app = App(flow_of(lambda f: f.fail() if f.bad else None, bad=False))
+    assert app.stage == "blocking" and app.state["app_state"] == {"stage": "blocking"}
+    h = Harness(app).run()
+    assert app.stage == "running"
+    h.root.bad = True
+    h.run()
+    assert app.stage == "failed" and h.exit_code == 1
+    assert Harness(flow_of(lambda f: f.stop())).run().app.stage == "stopping"
+
+
 # ---- calls
+
+
+def test_keep_a_pending_or_running_call_is_not_sent_again():
+    h = Harness(flow_of(lambda f: [f.w.run(1), f.w.run(2), f.n], n=0, w=Add(parallel=True)), skip=("root.w",)).run()
+    for _ in range(3):
+        h.root.n += 1
+        h.run()
+    sums = len(h.root.w.statuses)
+    assert len(h.waiting) == 1 and list(h.root.w._todo) == [h.root.w._calls["latest_call_hash"]] and sums == 1
+
+
+def test_keep_a_script_s_bytes_and_input_files_are_part_of_its_call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text("open('ran.txt', 'a').write('x')\n")
+    (tmp_path / "data.csv").write_text("1")
+    h = Harness(flow_of(lambda f: [f.t.run(), f.n], n=0, t=TracerPythonScript("script.py", input_files=["data.csv"])))
+    for change, runs in (
+        (lambda: None, 1),
+        (lambda: (tmp_path / "other.csv").write_text("1"), 1),
+        (lambda: (tmp_path / "script.py").write_text("open('ran.txt', 'a').write('xx'[:1])\n"), 2),
+        (lambda: (tmp_path / "data.csv").write_text("22"), 3),
+        (lambda: (tmp_path / "data.csv").write_text("1"), 3),  # as it was: that call has succeeded
+    ):
+        change()
+        h.root.n += 1
+        h.run()
+        assert (tmp_path / "ran.txt").read_text() == runs * "x"
+
+
+def test_keep_a_bounded_number_of_stages_of_a_call():
+    h = Harness(flow_of(lambda f: f.w.run(), w=Failing(times=15, retries=20, backoff=0))).run().advance(seconds=1)
+    w = h.root.w
+    assert w.has_succeeded and w.tries == 16 and len(w.statuses) == KEPT_STATUSES
 
 
 def test_keep_a_cached_call_is_made_once():
@@ -478,7 +553,7 @@ def test_old_programs_keep_the_later_write_with_a_warning():
     h.root.w.sum = 20
     with pytest.warns(UserWarning, match="the Work's value stands"):
         h.app._on_vars(h.root.w, {"sum": (0, 10)})
-    assert h.root.w.sum == 10
+    assert h.root.w.sum == h.runners["root.w"][0].work.sum == 10  # on both sides
 
 
 def test_repair_a_flow_s_value_is_seen_in_a_running_call():
@@ -511,6 +586,72 @@ def test_a_bounded_number_of_calls_is_kept_and_old_ones_stay_hits():
     h.root._x = 0
     h.app._changed = True
     assert h.run().root.w.calls == 600
+
+
+# ---- going on, without processes
+
+
+def resumed(make, journal, times=1):
+    """An app that is run, and run again from its journal: the second one."""
+    for _ in range(times + 1):
+        app = App(make())
+        app.journal = Journal(journal)
+        h = Harness(app).run()
+        app.journal.close()
+    return h
+
+
+def test_repair_a_resume_gives_back_what_was_set(tmp_path):
+    values = {"pair": (1, (2, [3])), "by_number": {1: {2.5: None, True: "x"}}, "plain": [1, {"a": None}], "nan": [float("inf")], "none": None}
+
+    class Root(Flow):
+        def __init__(self):
+            super().__init__()
+            self.round = 0
+            for name in values:
+                setattr(self, name, None)
+
+        def run(self):
+            if self.round == 0:
+                self.round = 1
+                for name, value in values.items():
+                    setattr(self, name, value)
+
+    root = resumed(Root, tmp_path / "state.jsonl", times=2).root
+    assert {n: getattr(root, n) for n in values} == values and type(root.by_number[1]) is dict
+    assert not (tmp_path / "state.jsonl").read_text().count("pickle")  # a state can be read without running it
+
+
+def test_a_child_may_take_the_place_of_none(tmp_path):
+    class Root(Flow):
+        def __init__(self):
+            super().__init__()
+            self.w = None
+
+        def run(self):
+            if self.w is None:
+                self.w = Add()
+            self.w.run(2)
+
+    h = resumed(Root, tmp_path / "state.jsonl")
+    assert h.root.w.sum == 3 and h.root.w.calls == 1 and h.root.w.name == "root.w"
+
+
+def test_repair_a_resumed_script_keeps_the_call_whose_arguments_the_flow_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text("import sys\nopen('ran.txt', 'a').write(' '.join(sys.argv[1:]) + ';')\n")
+
+    def run(f):
+        if not f.asked:
+            f.asked, f.t.script_args = True, ["--lr", "0.5"]
+        f.t.run()
+        f.t.run(params={"x": 1})  # changes the arguments in the Work, which isn't the Flow's doing
+
+    def make():
+        return flow_of(run, asked=False, t=TracerPythonScript("script.py", ["--lr", "0.1"]))
+
+    h = resumed(make, tmp_path / "state.jsonl", times=2)
+    assert h.root.t.num_successes == 2 and (tmp_path / "ran.txt").read_text() == "--lr 0.5;--lr 0.1 x=1;"
 
 
 # ---- services
@@ -595,6 +736,24 @@ def test_keep_layouts():
     ]
 
 
+@pytest.mark.parametrize(
+    ("layout", "shown"),
+    [
+        (VoilaFrontend("page.ipynb"), [{"name": "", "frontend": {"type": "VoilaFrontend", "notebook": "page.ipynb"}}]),
+        (StreamlitFrontend(flow_of), [{"name": "", "frontend": {"type": "StreamlitFrontend", "render_fn": "flow_of"}}]),
+        ({"name": "one", "content": "https://x"}, [{"name": "one", "url": "https://x"}]),
+        ([], []),
+    ],
+    ids=["voila", "streamlit", "dictionary", "nothing"],
+)
+def test_keep_what_a_layout_may_be(layout, shown):
+    class Root(Flow):
+        def configure_layout(self):
+            return layout
+
+    assert Harness(Root()).run().root._layout == shown
+
+
 @pytest.mark.parametrize("layout", [[3], [{"name": "x"}], {"name": "a", "content": 3}])
 def test_a_wrong_layout_is_told(layout):
     class Root(Flow):
@@ -624,6 +783,44 @@ def test_keep_commands():
     assert answers[0].result(0) == 1 and h.root.names == ["x"]
     with pytest.raises(PodError, match="there are add"):
         answers[1].result(0)
+
+
+def test_keep_routes_of_the_api():
+    class Child(Flow):
+        def configure_api(self):
+            return [Get("/names", self.names_of)]
+
+        def names_of(self):
+            return list(self.names)
+
+        def __init__(self):
+            super().__init__()
+            self.names = []
+
+    class Root(Flow):
+        def __init__(self):
+            super().__init__()
+            self.child, self.w = Child(), Add(parallel=True)
+
+        def configure_api(self):
+            return [Post("/add", self.add, timeout=3)]
+
+        def add(self, name):
+            self.child.names.append(name)
+            self.w.run(len(self.child.names))
+            return len(self.child.names)
+
+    h = Harness(Root()).run()
+    post, get = h.app.routes
+    assert [(type(r).__name__, r.route, r.name, r.timeout) for r in (post, get)] == [
+        ("Post", "/add", "post", 3),
+        ("Get", "/names", "get", 30),
+    ]
+    answers = [h.app.request(post.method, name="x"), h.app.request(get.method), h.app.request(post.method, no="x")]
+    h.app.pass_messages(block=False)
+    assert [a.result(0) for a in answers[:2]] == [1, ["x"]] and h.run().root.w.sum == 2  # between two turns, as a Flow
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no'"):
+        answers[2].result(0)
 
 
 def test_keep_ready():

@@ -74,7 +74,8 @@ class Root(Flow):
         super().__init__()
         for i, (script, (args, _, _)) in enumerate(SHAPES.items()):
             for mode, cls in (("here", Here), ("apart", PopenPythonScript)):
-                more = ["--trainer.default_root_dir=" + mode] if script == "lightning_cli.py" else []  # LightningCLI numbers its logs, and two at once may take the same number
+                # LightningCLI numbers its logs: two that start at once may take the same number
+                more = ["--trainer.default_root_dir=" + mode] if script == "lightning_cli.py" else []
                 work = cls({folder!r} + "/" + script, args + more, env={{"GIVEN": "yes"}}, parallel=True, raise_exception=False, start_with_flow=False)
                 setattr(self, f"{{mode}}_{{script.replace('.', '_')}}", work)
     def run(self):

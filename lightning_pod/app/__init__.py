@@ -1,38 +1,22 @@
 """The app runtime: Flows that decide, Works that run in processes of their own, and files between them."""
 
 # Names are found when they are first asked for: `import lightning_pod.app` brings in no torch.
-_PUBLIC = {
-    "App": "flow",
-    "BashWork": "script",
-    "BuildConfig": "work",
-    "CloudCompute": "work",
-    "ConflictError": "state",
-    "Dict": "state",
-    "Drive": "drive",
-    "Flow": "flow",
-    "Harness": "local",
-    "LightningTrainerMultiNode": "script",
-    "List": "state",
-    "MultiNode": "script",
-    "Path": "drive",
-    "Payload": "drive",
-    "PopenPythonScript": "script",
-    "PythonServer": "script",
-    "ServeGradio": "script",
-    "ServeStreamlit": "script",
-    "StaticWebFrontend": "flow",
-    "StreamlitFrontend": "flow",
-    "Tracer": "script",
-    "TracerPythonScript": "script",
-    "VoilaFrontend": "flow",
-    "Work": "work",
+_MODULES = {
+    "state": "ConflictError Dict List",
+    "drive": "Drive Path Payload",
+    "work": "BuildConfig CloudCompute Work",
+    "flow": "App Flow StaticWebFrontend StreamlitFrontend VoilaFrontend",
+    "script": "BashWork LightningTrainerMultiNode MultiNode PopenPythonScript PythonServer ServeGradio ServeStreamlit "
+    "Tracer TracerPythonScript",
+    "local": "Harness",
 }
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
 _OLD = {f"Lightning{name}": name for name in ("App", "Flow", "Work")}
 __all__ = [*_PUBLIC, *_OLD]
 
 
 def __getattr__(name):
-    if name not in _PUBLIC and name not in _OLD:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 

@@ -6,11 +6,11 @@
 __all__ = ['SETTLE_S', 'Entry', 'drive_root', 'Drive', 'Path', 'Payload']
 
 # %% ../../nbs/app/41_drive.ipynb #ff8e3eaf
-import contextlib, hashlib, os, pathlib, pickle, secrets, shutil, time
+import contextlib, hashlib, json, os, pathlib, pickle, secrets, shutil, time
 from typing import Any
 
 from .state import ADOPT, ROLE, TYPES, Component, StateError
-from ..core.config import PodError, workspace, write_json
+from ..core.config import PodError, replacing, workspace, write_json
 
 # %% ../../nbs/app/41_drive.ipynb #1140c2e5
 SETTLE_S = 5.0  # how long a file and its sum may disagree while the file is put again
@@ -37,37 +37,28 @@ class _Files:
         "Copy a file to `key`; who reads sees all of it or what was there before."
         place, sums = f"{self.base}/{key}", f"{self.base}/.sums/{key}"
         if self.local:
-            target = pathlib.Path(place)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-            try:
+            for p in (place, sums): os.makedirs(os.path.dirname(p), exist_ok=True)
+            with replacing(place) as part:
                 shutil.copyfile(source, part)
                 digest = _sum_of(part)
-                os.replace(part, target)
-            finally: part.unlink(missing_ok=True)
-            pathlib.Path(sums).parent.mkdir(parents=True, exist_ok=True)
-            write_json(sums, {"sha256": digest, "size": target.stat().st_size})
+            write_json(sums, {"sha256": digest})
         else:
-            import json
             self.fs.put_file(str(source), place)
-            self.fs.pipe_file(sums, json.dumps({"sha256": _sum_of(source), "size": source.stat().st_size}).encode())
+            self.fs.pipe_file(sums, json.dumps({"sha256": _sum_of(source)}).encode())
 
     def get(self, key: str, target: pathlib.Path):
         "Fetch `key`, compare it with its sum, and only then put it in place."
         target.parent.mkdir(parents=True, exist_ok=True)
-        part, until = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part"), time.monotonic() + SETTLE_S
-        try:
+        until = time.monotonic() + SETTLE_S
+        with replacing(target) as part:
             while True:
                 self.fs.get_file(f"{self.base}/{key}", str(part))
                 if (wanted := self.sum(key)) in (None, _sum_of(part)): break
                 if time.monotonic() > until:
                     raise PodError(f"{self.base}/{key} is damaged: its SHA-256 isn't {wanted[:12]}…, which it was put with. Put it again")
                 time.sleep(0.05)
-            os.replace(part, target)
-        finally: part.unlink(missing_ok=True)
 
     def sum(self, key: str) -> str | None:
-        import json
         with contextlib.suppress(FileNotFoundError, ValueError):
             return json.loads(self.fs.cat_file(f"{self.base}/.sums/{key}"))["sha256"]
 
@@ -81,21 +72,21 @@ class _Files:
         self.fs.invalidate_cache()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             names = [str(p).rstrip("/").rpartition("/")[2] for p in self.fs.ls(f"{self.base}/{key}".rstrip("/"), detail=False)]
-            return sorted(n for n in names if n and not n.startswith(".sums") and not n.endswith(".part"))
+            return sorted(n for n in names if n and n != ".sums" and not _is_draft(n))
         return []
 
     def under(self, key: str) -> list[str]:
         "All files below a folder, or the file itself; relative to it."
         if self.kind(key) != "directory": return [""]
-        self.fs.invalidate_cache()
         top = f"{self.base}/{key}"
-        found = [str(p) for p in self.fs.find(top)]
         cut = self.fs._strip_protocol(top).rstrip("/") + "/"
-        return sorted(p.removeprefix(cut) for p in found if not p.endswith(".part"))
+        return sorted(str(p).removeprefix(cut) for p in self.fs.find(top) if not _is_draft(str(p)))
 
     def delete(self, key: str):
         for place in (f"{self.base}/{key}", f"{self.base}/.sums/{key}"):
             with contextlib.suppress(FileNotFoundError): self.fs.rm(place, recursive=True)
+
+def _is_draft(path: str) -> bool: return path.rpartition("/")[2].startswith(".") and path.endswith(".tmp")
 
 # %% ../../nbs/app/41_drive.ipynb #dc1e023e
 class Drive:
@@ -237,7 +228,7 @@ class Path(_PurePath):
     def parent(self): return self._like(super().parent)
     @property
     def parents(self): return [self._like(p) for p in super().parents]
-    def __reduce__(self): return _path_from, (str(self), self.origin_name)
+    def __reduce__(self): return Path.from_dict, (self.to_dict(),)
 
     @property
     def hash(self) -> str | None: return self.origin_name and hashlib.sha1(f"{self.origin_name}/{self}".encode()).hexdigest()
@@ -248,17 +239,16 @@ class Path(_PurePath):
 
     def to_dict(self) -> dict: return {"type": "__path__", "path": str(self), "origin_name": self.origin_name}
     @classmethod
-    def from_dict(cls, d: dict, owner: str = "") -> "Path": return _path_from(d["path"], d["origin_name"])
+    def from_dict(cls, d: dict, owner: str = "") -> "Path":
+        path = Path(d["path"])
+        path.origin_name = d["origin_name"]
+        return path
 
 def _lit(args: tuple) -> tuple:
     if args and isinstance(args[0], str) and args[0].startswith("lit://"):
         return (workspace().machine / "storage" / args[0].removeprefix("lit://"), *args[1:])
     return args
 
-def _path_from(path: str, origin: str | None) -> Path:
-    p = Path(path)
-    p.origin_name = origin
-    return p
 
 TYPES["__path__"] = Path
 
@@ -310,12 +300,11 @@ class Payload:
         p._value, p._here, p.origin_name, p.sha256 = None, False, d["origin_name"], d["sha256"]
         return p
 
-    def __reduce__(self): return _payload_from, (type(self), self.to_dict())
+    def __reduce__(self): return type(self).from_dict, (self.to_dict(),)
     def __eq__(self, other): return isinstance(other, Payload) and self.sha256 is not None and self.sha256 == other.sha256
     def __hash__(self): return hash(self.sha256)
     def __repr__(self): return f"Payload({self._value!r})" if self._here else f"Payload of {self.origin_name}, {self.sha256[:8]}"
 
-def _payload_from(cls, d: dict) -> Payload: return cls.from_dict(d)
 
 TYPES["__payload__"] = Payload
 
@@ -324,7 +313,7 @@ def _adopt(owner: Component, name: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith("lit://"): value = Path(value)
     if isinstance(value, Drive): return value._copy(owner._name)
     if isinstance(value, Path):
-        new = value.absolute() if ROLE.get() == "work" else _path_from(str(value), value.origin_name)
+        new = value.absolute() if ROLE.get() == "work" else Path.from_dict(value.to_dict())
         if new.origin_name is None and not hasattr(owner, "flows") and not owner._open: new.origin_name = owner.name
         return new
     if isinstance(value, Payload):

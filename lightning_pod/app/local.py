@@ -4,24 +4,24 @@
 
 # %% auto #0
 __all__ = ['LOG_LIMIT', 'LOGS_KEPT', 'ORPHAN_S', 'ComponentLog', 'load_main', 'load_app', 'family', 'end_family', 'send_work',
-           'make_again', 'work_body', 'LocalBackend', 'control', 'AppFailed', 'app_body', 'run_in', 'run_app', 'why_of',
-           'run', 'Running', 'Harness']
+           'make_again', 'work_body', 'LocalBackend', 'control', 'Screen', 'AppFailed', 'app_body', 'run_in', 'run_app',
+           'why_of', 'run', 'Running', 'Harness']
 
 # %% ../../nbs/app/45_local.ipynb #45db5564
-import contextlib, html, io, json, os, pathlib, pickle, queue, secrets, signal, socket, subprocess, sys, threading, time, traceback
+import contextlib, html, io, json, os, pathlib, pickle, queue, secrets, select, signal, socket, subprocess, sys, threading, time, traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from importlib import import_module
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from types import ModuleType
-from typing import Any
 
 import psutil
 
 from .drive import Payload
 from .flow import App, Backend, Clock, Flow, Journal, Notes, _End, why
-from .work import Runner, Work, dumps, loads
+from .state import as_role
+from .work import Runner, Work, after, dumps, loads
 from ..core import job as _jobs
 from ..core.config import PodError, read_json, workspace
 from ..core.job import Context, Job, JobStopped, find_job, jobs
@@ -33,41 +33,38 @@ class ComponentLog(io.RawIOBase):
     "Stamps lines on their way to a descriptor, and keeps the file below it from growing without end."
     def __init__(self, path: str | os.PathLike, name: str,  # of the component
                  fds: tuple[int, ...] = (1, 2),  # that are the file's; none: it is opened
-                 echo: int | None = None,  # a descriptor to write to as well, without stamps
+                 screen: "Screen | None" = None,  # where it is shown as well, without stamps
                  limit: int | None = None,  # bytes
                 ):
-        self.path, self.name, self.fds, self.echo = pathlib.Path(path), name, fds, echo
+        self.path, self.name, self.fds, self.screen = pathlib.Path(path), name, fds, screen
         self.limit, self.guard, self.fresh = limit or int(os.environ.get("POD_LOG_LIMIT", LOG_LIMIT)), threading.RLock(), True
-        self.fd = fds[0] if fds else os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.fd = fds[0] if fds else self._open()
         self.size = os.fstat(self.fd).st_size if self.path.exists() else 0
 
+    def _open(self) -> int: return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     def writable(self): return True
-    def fileno(self): return self.echo if self.echo is not None else self.fd
-    def isatty(self): return self.echo is not None and os.isatty(self.echo)
+    def fileno(self): return self.screen.fd if self.screen else self.fd
+    def isatty(self): return self.screen is not None and os.isatty(self.screen.fd)
 
     def write(self, data) -> int:
         data = bytes(data)
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}: ".encode()
         with self.guard:
-            lines = data.splitlines(keepends=True)
-            text = stamp.join(lines) if len(lines) > 1 else data
-            if self.fresh and data: text = stamp + text
+            text = stamp.join([b""] * self.fresh + data.splitlines(keepends=True)) if data else b""
             self.fresh = data.endswith(b"\n") if data else self.fresh
             os.write(self.fd, text)
             self.size += len(text)
             if self.size > self.limit: self.rotate()
-        if self.echo is not None:
-            with contextlib.suppress(OSError): os.write(self.echo, data)
+        if self.screen: self.screen.show(data)
         return len(data)
 
-    def old(self, i: int) -> pathlib.Path: return self.path.with_name(f"{self.path.stem}.{i}{self.path.suffix}")
+    def old(self, i: int) -> pathlib.Path: return self.path.with_name(f"{self.path.stem}.{i}{self.path.suffix}") if i else self.path
 
     def rotate(self):
         with self.guard:
-            for i in range(LOGS_KEPT - 1, 0, -1):
+            for i in reversed(range(LOGS_KEPT)):
                 with contextlib.suppress(FileNotFoundError): os.replace(self.old(i), self.old(i + 1))
-            with contextlib.suppress(FileNotFoundError): os.replace(self.path, self.old(1))
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = self._open()
             for mine in self.fds or (self.fd,): os.dup2(fd, mine, inheritable=bool(self.fds))
             os.close(fd)
             self.size = 0
@@ -162,7 +159,7 @@ def make_again(work: Work, names: list[str]):
     "Give a Work attributes that couldn't be sent."
     main = vars(sys.modules["__main__"])
     apps = [a for a in (*main.values(), *main.get("__apps__", ())) if isinstance(a, App)]
-    twin = next((c for a in apps for c in a.root._tree() if c.name == work.name and type(c) is type(work)), None)
+    twin = next((c for a in apps for c in a.works if c.name == work.name and type(c).__qualname__ == type(work).__qualname__), None)
     if twin is None: raise PodError(f"{work.name} holds what can't be sent to a process, in {', '.join(names)}: make it in run()")
     for n in names: work.__dict__[n] = twin.__dict__[n]
 
@@ -171,23 +168,20 @@ ORPHAN_S = 3.0  # how long a Work may take to end by itself when its app is gone
 
 def work_body(ctx: Context) -> dict:
     "Connects to the app, and runs calls until the end."
-    config = ctx.config
+    config, app = ctx.config, pathlib.Path(ctx.config["app"])
     if config.get("cpu"): os.environ.update(OMP_NUM_THREADS=str(max(1, round(config["cpu"]))))
-    log = ComponentLog(ctx.path / "log.txt", config["name"])
-    with log.taking_output():
+    with ComponentLog(ctx.path / "log.txt", config["name"]).taking_output():
         with open(ctx.path / "work.pickle", "rb") as f: head, work = pickle.load(f), f.read()
         sys.path[:] = head["sys_path"]
         if head["compat"]: import_module("lightning_pod.app.compat").install()
         if head["main"]: load_main(head["main"], "__mp_main__", head["argv"])
-        Payload.folder = str(pathlib.Path(config["app"]) / "payloads")
+        Payload.folder = str(app / "payloads")
         work = loads(work)
         if head["again"]: make_again(work, head["again"])
-        link = read_json(pathlib.Path(config["app"]) / "link.json")
-        if link is None: raise PodError(f"the app of {config['name']} is gone")
+        if (link := read_json(app / "link.json")) is None: raise PodError(f"the app of {config['name']} is gone")
         connection = _connect(link)
         connection.send((work.name, head["generation"]))
         runner = Runner(work, lambda *message: connection.send_bytes(pickle.dumps(message, 5)), job=ctx)
-        runner.lenient = head["lenient"]
         signal.signal(signal.SIGTERM, runner.on_sigterm)
         for target in (runner.keep_sending, lambda: _listen(connection, runner), lambda: (ctx.wait_for_stop(), _stop(runner, ctx.why))): threading.Thread(target=target, daemon=True).start()
         try:
@@ -213,13 +207,9 @@ def _listen(connection, runner: Runner):
     "Hand what the Flow sends to the Runner; when the Flow is gone, end."
     with contextlib.suppress(EOFError, OSError):
         while True: runner.receive(*pickle.loads(connection.recv_bytes()))
-    if runner.why is None and runner.calls.qsize() == 0 or runner.key: _orphaned(runner)
-
-def _orphaned(runner: Runner):
-    killer = threading.Timer(ORPHAN_S, lambda: (end_family(os.getpid()), os._exit(1)))
-    killer.daemon = True
-    killer.start()
-    _stop(runner, "its app is gone")
+    if runner.why is None and runner.calls.qsize() == 0 or runner.key:
+        after(ORPHAN_S, lambda: (end_family(os.getpid()), os._exit(1)))
+        _stop(runner, "its app is gone")
 
 def _stop(runner: Runner, why: str):
     "End the Work's call, and what it started."
@@ -230,20 +220,19 @@ def _stop(runner: Runner, why: str):
 # %% ../../nbs/app/45_local.ipynb #abe80909
 class LocalBackend(Backend):
     "Works as Jobs of this machine; messages through a socket of the loopback, with a key."
-    def __init__(self, main: str | None = None,  # the app's program
-                 argv: list[str] | None = None, compat: bool = False):
-        self.listener, self.closed = None, False
-        self.main, self.argv, self.compat = main, argv or [], compat
-        self.links: dict[tuple[str, int], Any] = {}  # (name, generation) -> connection
+    def __init__(self, config: dict):  # of the app's Job: file, argv, compat
+        self.config, self.listener, self.closed, self.guard = config, None, False, threading.RLock()
+        self.links: dict[tuple[str, int], Connection] = {}  # (name, generation) -> connection
         self.kept: dict[tuple[str, int], list] = {}  # messages for a process that isn't there yet
-        self.jobs: dict[str, Job] = {}
         self.readers: dict[tuple[str, int], threading.Thread] = {}
-        self.guard = threading.RLock()
+        self.jobs: dict[str, Job] = {}
 
     def open(self, app: App):
         self.app, key = app, secrets.token_bytes(32)
-        for job in jobs() if app._saved else []:  # Works of an attempt that was killed
-            if job.info["kind"] == "work" and not job.ended and job.config.get("app") == str(app.folder): job.kill("killed: its app is started again")
+        for job in jobs() if app._saved else []:  # Works of an attempt before, the newest first
+            if job.info["kind"] != "work" or job.config.get("app") != str(app.folder): continue
+            self.jobs.setdefault(job.config["name"], job)
+            if not job.ended: job.kill("killed: its app is started again")
         self.listener = Listener(("127.0.0.1", 0), authkey=key, backlog=128)
         fd = os.open(app.folder / "link.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(fd, "w") as f: json.dump({"address": self.listener.address, "key": key.hex()}, f)
@@ -256,7 +245,7 @@ class LocalBackend(Backend):
             threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
     def _read(self, connection):
-        with contextlib.suppress(EOFError, OSError, ConnectionError):
+        with contextlib.suppress(EOFError, OSError):
             _no_delay(connection)
             name, generation = connection.recv()
             if name == "":  # a command from outside: one message
@@ -270,11 +259,9 @@ class LocalBackend(Backend):
 
     def start(self, work: Work, generation: int):
         data, again = send_work(work)
-        head = dict(again=again, generation=generation, sys_path=sys.path, main=self.main, argv=self.argv, compat=self.compat, lenient=self.app.lenient)
+        config = self.config
+        head = dict(again=again, generation=generation, sys_path=sys.path, main=config.get("file"), argv=config.get("argv") or [], compat=config.get("compat"))
         job = self.jobs.get(work.name)
-        if job is None:
-            known = [j for j in jobs() if j.info["kind"] == "work" and j.config.get("app") == str(self.app.folder) and j.config["name"] == work.name] if self.app._saved else []
-            job = known[0] if known else None
         with _parent(self.app.folder):
             if job is None or job.status == "done":
                 job = Job.create(workspace().jobs, "work", "lightning_pod.app.local:work_body", {"name": work.name, "app": str(self.app.folder), "cpu": work.cloud_compute.cpu}, f"{work.name} of {self.app.folder.name}")
@@ -305,15 +292,13 @@ class LocalBackend(Backend):
                 return
         with contextlib.suppress(OSError, ValueError): link.send_bytes(message)  # a process that died is told of by 'gone'
 
-    def kill(self, work: Work, message: str):
-        job = self.jobs[work.name]
-        threading.Thread(target=job.kill, args=(message,), daemon=True).start()
+    def kill(self, work: Work, message: str): threading.Thread(target=self.jobs[work.name].kill, args=(message,), daemon=True).start()
 
     def close(self):
-        if self.listener is not None:
-            self.closed = True
-            self.listener.close()
-            (self.app.folder / "link.json").unlink(missing_ok=True)
+        if self.listener is None: return
+        self.closed = True
+        self.listener.close()
+        (self.app.folder / "link.json").unlink(missing_ok=True)
 
 @contextlib.contextmanager
 def _parent(folder):
@@ -333,24 +318,86 @@ def control(app_folder: str | os.PathLike, kind: str, name: str):
         connection.send(("", 0))
         connection.send((name, 0, kind))
 
+# %% ../../nbs/app/45_local.ipynb #d893725e
+class Screen:
+    "Shows what an app and its Works print as it comes: a terminal that nobody reads holds nothing up, since a thread of its own waits for it."
+    PATIENCE_S = 3.0  # at the end, for a terminal that takes nothing
+
+    def __init__(self, backend: LocalBackend):
+        self.backend, self.at, self.texts, self.kept, self.shown = backend, {}, queue.SimpleQueue(), 0, 0
+
+    def __enter__(self) -> "Screen":
+        self.fd = os.dup(1)
+        self.thread = threading.Thread(target=self._follow, daemon=True, name="screen")
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.texts.put(None)
+        while self.thread.is_alive():
+            before = self.shown
+            self.thread.join(self.PATIENCE_S)
+            if self.shown == before and not select.select([], [self.fd], [], 0)[1]: break  # nobody reads
+        else: return os.close(self.fd)
+        for fd in (1, 2):  # what is said afterwards may not wait either
+            if not select.select([], [fd], [], 0)[1]: os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+
+    def show(self, text: bytes):
+        "Write it at once where that doesn't have to wait; what has to is left to the thread, and all of it is in the log."
+        if not self.kept and len(text) <= 1 << 12 and select.select([], [self.fd], [], 0)[1]: self._write(text)
+        elif self.kept < 10_000:
+            self.kept += 1
+            self.texts.put(text)
+
+    def _follow(self):
+        text, looked = b"", 0.0
+        while text is not None:
+            try: text = self.texts.get(timeout=0.1)
+            except queue.Empty: text = b""
+            if text:
+                self._write(text)
+                self.kept -= 1
+            if text and time.monotonic() - looked < 0.1: continue
+            self._look()
+            looked = time.monotonic()
+
+    def _look(self):
+        "What Works have printed since it was last looked at."
+        for name, job in list(self.backend.jobs.items()):
+            with contextlib.suppress(OSError), open(job.path / "log.txt", "rb") as f:
+                size, was = os.fstat(f.fileno()).st_size, self.at.setdefault(name, 0)
+                if size == was: continue
+                f.seek(max(was if was <= size else 0, size - (1 << 20)))  # who prints a gigabyte isn't shown whole
+                text = f.read()
+                self.at[name] = f.tell()
+                self._write(text)
+
+    def _write(self, text: bytes):
+        with contextlib.suppress(OSError):  # it was closed, as by `| head`
+            for i in range(0, len(text), 1 << 12):
+                os.write(self.fd, text[i : i + (1 << 12)])
+                self.shown += 1
+
 # %% ../../nbs/app/45_local.ipynb #c51494c1
 class AppFailed(PodError):
     "The app ended with an exit code that isn't 0; why is in its log."
 
 def app_body(ctx: Context, echo: bool = False,  # whether what it and its Works print is shown on the terminal too
+             app: App | None = None,  # default: the one that the program named in the config makes
             ) -> dict:
-    "Read the program named in the config and run its App."
-    config = ctx.config
-    if not config.get("file"): raise PodError(f"{ctx.job.id} was started from a notebook: run its cells again")
+    "Run an App, with its log."
+    config, backend = ctx.config, LocalBackend(ctx.config)
+    if app is None and not config.get("file"): raise PodError(f"{ctx.job.id} was started from a notebook: run its cells again")
     if config.get("compat"): import_module("lightning_pod.app.compat").install()
-    with _flow_log(ctx, echo) as terminal:
-        try: app = load_app(config["file"], config.get("argv"))
+    file = ctx.path / "log.txt"
+    detached = file.exists() and os.path.samestat(os.fstat(1), file.stat())
+    with Screen(backend) if echo and not detached else contextlib.nullcontext() as screen, ComponentLog(file, "root", (1, 2) if detached else (), screen).taking_output():
+        try: app = app or load_app(config["file"], config.get("argv"))
         except PodError: raise
         except Exception as e:
             traceback.print_exception(e.with_traceback(e.__traceback__ and e.__traceback__.tb_next))
             raise AppFailed(f"{config['file']} failed while it was read: {type(e).__name__}: {e}") from None
-        backend = LocalBackend(config["file"], config.get("argv"), bool(config.get("compat")))
-        with _echoing(backend, terminal): return run_in(ctx, app, backend)
+        return run_in(ctx, app, backend)
 
 def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     "Run an App as the body of a Job."
@@ -362,36 +409,6 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     if code: raise AppFailed(str(app.error) if app.error else "the Flow called fail()")
     return {"turns": app.turns}
 
-@contextlib.contextmanager
-def _flow_log(ctx: Context, echo: bool):
-    "Within the block, what the Flow prints is in the app's log, and on the terminal where there is one to echo to; yields that."
-    file = ctx.path / "log.txt"
-    detached = file.exists() and os.path.samestat(os.fstat(1), file.stat())
-    terminal = os.dup(1) if echo and not detached else None
-    with ComponentLog(file, "root", fds=(1, 2) if detached else (), echo=terminal).taking_output(): yield terminal
-
-@contextlib.contextmanager
-def _echoing(backend: LocalBackend, fd: int | None):
-    "Within the block, what Works print is shown as it comes."
-    at: dict[str, int] = {}
-    def look():
-        for name, job in list(backend.jobs.items()):
-            with contextlib.suppress(OSError), open(job.path / "log.txt", "rb") as f:
-                size, was = os.fstat(f.fileno()).st_size, at.setdefault(name, 0)
-                if size == was: continue
-                f.seek(max(was if was <= size else 0, size - (1 << 20)))  # who prints a gigabyte isn't shown whole
-                text = f.read()
-                at[name] = f.tell()
-                os.write(fd, text)
-    over = threading.Event()
-    def follow():
-        while not over.wait(0.1): look()
-    if fd is not None: threading.Thread(target=follow, daemon=True, name="echo").start()
-    try: yield
-    finally:
-        over.set()
-        if fd is not None: look()
-
 # %% ../../nbs/app/45_local.ipynb #a7f41736
 def run_app(file: str | os.PathLike,  # the program
             argv: list[str] | None = None,  # what it sees as its arguments
@@ -402,18 +419,19 @@ def run_app(file: str | os.PathLike,  # the program
            ) -> Job:
     "Run a program's App as a Job, in this process or in one of its own."
     file = os.path.abspath(file)
-    if resume: job = _to_resume(file, resume)
-    else:
-        if not os.path.isfile(file): raise PodError(f"there is no program {file!r}")
-        job = Job.create(workspace().jobs, "app", "lightning_pod.app.local:app_body", {"file": file, "argv": argv or [], "compat": compat}, os.path.basename(file))
+    if not resume and not os.path.isfile(file): raise PodError(f"there is no program {file!r}")
+    job = _to_resume(file, resume) if resume else _new_job(file, argv or [], compat)
     if detach: return job.resume() if resume else job.start()
     if resume: job._may_start()
     with _parent(job.path), contextlib.suppress(AppFailed): job.run(lambda ctx: app_body(ctx, echo), own_process=True)
     return job
 
+def _new_job(file: str | None, argv: list[str], compat: bool, title: str = "") -> Job:
+    return Job.create(workspace().jobs, "app", "lightning_pod.app.local:app_body", {"file": file, "argv": argv, "compat": compat}, os.path.basename(file or title))
+
 def _to_resume(file: str, which: str | bool) -> Job:
-    mine = [j for j in jobs() if j.info["kind"] == "app" and (j.config.get("file") == file)]
     if isinstance(which, str): return find_job(which, what="app", among=lambda j: j.info["kind"] == "app")
+    mine = [j for j in jobs() if j.info["kind"] == "app" and j.config.get("file") == file]
     left = [j for j in mine if j.status in ("died", "stopped", "failed")]
     if not left: raise PodError(f"no app of {os.path.basename(file)} was stopped, failed or died: there is nothing to go on with" + (f" ({mine[0].id} is {mine[0].status})" if mine else ""))
     return left[0]
@@ -437,12 +455,9 @@ def run(app: App, background: bool | None = None,  # default: in a notebook
         _loading.append(app)
         return None
     main = getattr(sys.modules["__main__"], "__file__", None)
-    job = Job.create(workspace().jobs, "app", "lightning_pod.app.local:app_body", {"file": main and os.path.abspath(main), "argv": sys.argv[1:], "compat": "lightning_pod.app.compat" in sys.modules}, os.path.basename(main) if main else type(app.root).__name__)
-    backend = LocalBackend(main and os.path.abspath(main), sys.argv[1:], "lightning_pod.app.compat" in sys.modules)
-    if _in_notebook() if background is None else background: return Running(app, job, backend)
-    def body(ctx: Context):
-        with _flow_log(ctx, True) as terminal, _echoing(backend, terminal): return run_in(ctx, app, backend)
-    with _parent(job.path): job.run(body, own_process=True)
+    job = _new_job(main and os.path.abspath(main), sys.argv[1:], "lightning_pod.app.compat" in sys.modules, type(app.root).__name__)
+    if _in_notebook() if background is None else background: return Running(app, job)
+    with _parent(job.path): job.run(lambda ctx: app_body(ctx, True, app), own_process=True)
     return job
 
 def _in_notebook() -> bool:
@@ -451,10 +466,10 @@ def _in_notebook() -> bool:
 
 class Running:
     "An App that runs in the background of this process: show it in a cell to watch it, with a button to stop it."
-    def __init__(self, app: App, job: Job, backend: Backend):
+    def __init__(self, app: App, job: Job):
         self.app, self.job = app, job
         def body():
-            with contextlib.suppress(Exception): job.run(lambda ctx: run_in(ctx, app, backend))  # its end is in the Job's status
+            with contextlib.suppress(Exception): job.run(lambda ctx: run_in(ctx, app, LocalBackend(ctx.config)))  # its end is in the Job's status
         self.thread = threading.Thread(target=body, daemon=True, name=job.id)
         self.thread.start()
 
@@ -530,7 +545,7 @@ class Harness(Backend):
         elif kind in ("stop", "end"):
             self.waiting = [w for w in self.waiting if w[0] != work.name]
             runner, generation = self.runners.pop(work.name)
-            with runner._as_work(): runner.work.on_exit()
+            with as_role("work"): runner.work.on_exit()
             runner.flush()
             self.app.inbox.put((work.name, generation, "gone", "ended"))
         else: self.runners[work.name][0].receive(kind, *rest)
@@ -539,45 +554,42 @@ class Harness(Backend):
 
     def finish(self, name: str, stage: str = "succeeded", message: str | None = None, **values):
         "End the running call of a Work that is skipped, with a stage and values for its attributes."
-        runner, generation = self.runners[name]
-        key = next(rest[0] for n, rest in self.waiting if n == name)
+        runner, key = self.runners[name][0], next(rest[0] for n, rest in self.waiting if n == name)
         self.waiting = [w for w in self.waiting if w[0] != name]
         for k, v in values.items(): setattr(runner.work, k, v)
         runner.status(key, stage, message=message)
         self.app.pass_messages(block=False)
 
+    @contextlib.contextmanager
+    def _ending(self):
+        "What the block raises ends the app: with an exit code, or as an error."
+        try:
+            yield
+            if self.app.error: raise self.app.error
+        except BaseException as e:
+            self.exit_code = self.app.exit_code = e.code if isinstance(e, _End) else 1
+            self.app._finish()
+            if not isinstance(e, _End): raise
+
     def turn(self) -> "Harness":
         "One turn of the Flow, then the calls that it asked for."
         if self.exit_code is not None: return self
-        try:
-            if self.app.error: raise self.app.error
+        with self._ending():
             self.app.turn()
             self.app.pass_messages(block=False)
-        except _End as e: self._close(e.code)
-        except BaseException:
-            self._close(1)
-            raise
         return self.make_calls()
 
     def make_calls(self) -> "Harness":
         "The calls that were asked for, one after the other."
-        try:
-            while (at := next((i for i, (n, _) in enumerate(self.waiting) if n not in self.skip), None)) is not None:
+        if self.exit_code is not None: return self
+        with self._ending():
+            while not self.app.error and (at := next((i for i, (n, _) in enumerate(self.waiting) if n not in self.skip), None)) is not None:
                 name, rest = self.waiting.pop(at)
                 self.runners[name][0].call(*rest)
                 self.app.pass_messages(block=False)
-                if self.app.error: raise self.app.error
-        except _End as e: self._close(e.code)
-        except BaseException:
-            self._close(1)
-            raise
         return self
 
-    def _close(self, code: int):
-        self.exit_code = self.app.exit_code = code
-        self.app._finish()
-
-    def run(self, until: Callable[[Flow], Any] | None = None,  # default: until the app ends, or nothing changes
+    def run(self, until: Callable[[Flow], bool] | None = None,  # default: until the app ends, or nothing changes
             turns: int = 1000) -> "Harness":
         "Turns, as long as something changes."
         for _ in range(turns):

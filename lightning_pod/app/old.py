@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 
 from .drive import Drive, Path
 from .flow import App, Flow, _End
+from .local import load_app, run_app
 from .script import TracerPythonScript
 from .state import List, Status
 from .work import CloudCompute, Work
@@ -87,13 +88,8 @@ class MultiProcessRuntime:
 class RuntimeType:
     MULTIPROCESS = "multiprocess"
 
-def load_app_from_file(file: str, *args, **kwargs) -> App:
-    from lightning_pod.app.local import load_app
-    return load_app(file)
-
-def dispatch(entrypoint_file: str, *args, **kwargs):
-    from lightning_pod.app.local import run_app
-    return run_app(str(entrypoint_file))
+def load_app_from_file(file: str, *args, **kwargs) -> App: return load_app(file)
+def dispatch(entrypoint_file: str, *args, **kwargs): return run_app(str(entrypoint_file))
 
 class EmptyFlow(Flow):
     "A Flow that does nothing."

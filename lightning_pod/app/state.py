@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CONTAINERS', 'TYPES', 'ADOPT', 'ROLE', 'STATE_LIMIT', 'Stage', 'Reason', 'Status', 'StateError',
-           'ConflictError', 'CallPending', 'is_special', 'check_value', 'fingerprint', 'encode', 'decode', 'Component',
-           'List', 'Dict', 'check_size']
+           'ConflictError', 'CallPending', 'is_special', 'check_value', 'fingerprint', 'encode', 'exact', 'decode',
+           'as_role', 'Component', 'private', 'List', 'Dict', 'check_size']
 
 # %% ../../nbs/app/40_state.ipynb #ba36435c
-import json, marshal, time
+import ast, copyreg, json, marshal, time
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
 
 from ..core.config import PodError
 
@@ -35,7 +36,6 @@ class Status:
     timestamp: float = field(default_factory=time.time)  # seconds since 1970, UTC
     reason: str | None = None
     message: str | None = None
-    count: int | None = None  # how many times in a row, for timeouts
 
     def to_dict(self) -> dict: return {k: v for k, v in vars(self).items() if v is not None}
 
@@ -44,6 +44,8 @@ class StateError(AttributeError):
 
 class ConflictError(RuntimeError):
     "A Flow and a Work changed the same attribute, neither having seen the other's change."
+    def __init__(self, work: str, name: str, stands: str = "Flow"):
+        super().__init__(f"{work}.{name} was changed by the Flow and by the Work, neither having seen the other's change: the {stands}'s value stands. Let one side own the attribute")
 
 class CallPending(BaseException):
     "Ends a turn of the Flow at a call that has to succeed first. No `except Exception` catches it."
@@ -63,10 +65,8 @@ def check_value(owner: "Component", name: str, value):
     if isinstance(value, PLAIN) or is_special(value): return
     try: json.dumps(value)
     except (TypeError, ValueError) as e:
-        raise StateError(
-            f"{owner.name}.{name} = {str(value)[:80]!r}: state holds what JSON has, and Drive, Path and CloudCompute ({e}). Name it _{name} to keep it to one "
-            "process, or put it into a Payload inside of a Work's run"
-        ) from None
+        what = f"{owner.name}.{name} = {str(value)[:80]!r}: state holds what JSON has, and Drive, Path and CloudCompute ({e})"
+        raise StateError(f"{what}. Name it _{name} to keep it to one process, or put it into a Payload inside of a Work's run") from None
 
 def fingerprint(value) -> tuple[int, int]:
     "(size in bytes, hash) of a value as it travels."
@@ -80,13 +80,29 @@ def encode(value):
     "`value` with special objects as dictionaries."
     return value.to_dict() if is_special(value) else value
 
+def exact(value):
+    "`encode(value)` for a file; what JSON would give back as something else, such as a tuple or a number as a key, as a Python literal."
+    value = encode(value)
+    if isinstance(value, PLAIN) or json.loads(json.dumps(value)) == value: return value
+    try: ast.literal_eval(text := repr(value))
+    except (ValueError, SyntaxError): return value  # NaN has no literal
+    return {"type": "__literal__", "text": text}
+
 def decode(value, owner: str = ""):
-    "The opposite of `encode`."
-    cls = TYPES.get(value.get("type")) if isinstance(value, dict) and isinstance(value.get("type"), str) else None
-    return cls.from_dict(dict(value), owner) if cls else value
+    "The opposite of `encode` and `exact`."
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "__literal__": return ast.literal_eval(value["text"])
+    return TYPES[kind].from_dict(dict(value), owner) if isinstance(kind, str) and kind in TYPES else value
 
 # %% ../../nbs/app/40_state.ipynb #e37ea312
 ROLE: ContextVar[str | None] = ContextVar("role", default=None)  # "flow", "work", or None outside of an app
+
+@contextmanager
+def as_role(role: str):
+    "Within the block, the code that runs is a Flow's or a Work's."
+    token = ROLE.set(role)
+    try: yield
+    finally: ROLE.reset(token)
 
 # %% ../../nbs/app/40_state.ipynb #2a3e8a7b
 class _Closing(ABCMeta):
@@ -97,20 +113,61 @@ class _Closing(ABCMeta):
         made.__dict__["_open"] = False
         return made
 
-class Component(metaclass=_Closing):
-    "What a Flow and a Work have in common: a name, state, and an app that listens."
-    _open = True  # within __init__
-    _on_set: Callable[[str], None] | None = None  # called with the name of what was set to another value
-    _app = None
-
-    def __init__(self):
-        self._vars: set[str] = set()
-        self._prints: dict[str, tuple[int, int]] = {}  # of containers and long strings, as they were when last looked at
-        self._name = ""
-        self._calls: dict[str, Any] = {}
+class _Node:
+    "What components and structures of them have in common: a name, a state, and what is below."
+    _name, _app = "", None
+    _prints: dict[str, tuple[int, int]] = {}  # of containers and long strings, as they were when last looked at
 
     @property
     def name(self) -> str: return self._name or "root"
+
+    def _children(self) -> list[tuple[str, "_Node"]]: return []
+    def _tree(self) -> Iterator["_Node"]:
+        "This and all below it."
+        yield self
+        for _, child in self._children(): yield from child._tree()
+
+    def _named(self, name: str):
+        "Take a name, and give one to each child."
+        self._name = name
+        for key, child in self._children(): child._named(f"{name}.{key}")
+
+    def _scan(self) -> list[str]:
+        "Names of the containers that were changed in place since they were last looked at."
+        changed = []
+        for name, before in list(self._prints.items()):
+            value = self.__dict__[name]
+            if value.__class__ is not str and (now := fingerprint(value)) != before:
+                self._prints[name] = now
+                changed.append(name)
+        return changed
+
+    def _as_dict(self, whole: bool) -> dict: raise NotImplementedError
+    @property
+    def state(self) -> dict: return self._as_dict(True)
+    @property
+    def state_vars(self) -> dict: return self._as_dict(False)
+    state_with_changes = state  # Lightning's name
+    def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in ("_app", "_on_set")}
+
+    def set_state(self, state: dict):
+        "Take over a state, and give the children theirs."
+        mine = dict(self._children())
+        for n, s in [item for kind in ("flows", "works", "structures") for item in state.get(kind, {}).items()]:
+            if n not in mine: raise PodError(f"{self.name} has no child {n!r}, but {sorted(mine)}: make the same children before their state is loaded")
+            mine[n].set_state(s)
+
+class Component(_Node, metaclass=_Closing):
+    "What a Flow and a Work have in common: attributes that are state, and an app that listens."
+    _open = True  # within __init__
+    _on_set: Callable[[str], None] | None = None  # called with the name of what was set to another value
+    _internal: tuple[str, ...] = ()  # private attributes that are state all the same
+    changes = property(lambda self: {})
+
+    def __init__(self):
+        self._vars: set[str] = set()
+        self._prints, self._name = {}, ""
+        self._calls: dict[str, dict] = {}
 
     def __setattr__(self, name: str, value):
         if name[0] == "_" or isinstance(getattr(type(self), name, None), property): object.__setattr__(self, name, value)
@@ -122,117 +179,85 @@ class Component(metaclass=_Closing):
         except AttributeError: raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}") from None
         if not known and not self._open:
             raise StateError(f"{self.name} has no attribute {name!r}: state is made in __init__. There are: {', '.join(sorted(self._vars)) or 'none'}")
-        old = self.__dict__.get(name, self)
         if value.__class__ not in _SCALARS:
             for adopt in ADOPT: value = adopt(self, name, value)
             check_value(self, name, value)
+        self._vars.add(name)
+        if self._apply(name, value) and self._on_set is not None: self._on_set(name)
+
+    def _apply(self, name: str, value) -> bool:
+        "Set an attribute without telling anybody; whether the value is another one."
+        old = self.__dict__.get(name, self)
         object.__setattr__(self, name, value)
-        if not known: self._vars.add(name)
-        if isinstance(value, (*CONTAINERS, str)):
-            now = fingerprint(value)
-            if self._prints.get(name) == now and type(old) is type(value): return
-            self._prints[name] = now
-        else:
+        if not isinstance(value, (*CONTAINERS, str)):
             self._prints.pop(name, None)
-            if old is value or old.__class__ is value.__class__ and old == value: return
+            return not (old is value or old.__class__ is value.__class__ and old == value)
+        before, self._prints[name] = self._prints.get(name), fingerprint(value)
+        return self._prints[name] != before or type(old) is not type(value)
+
+    def _sync(self, name: str, value):
+        "Set an internal attribute, and tell the other side."
+        object.__setattr__(self, name, value)
         if self._on_set is not None: self._on_set(name)
 
-    def _scan(self) -> list[str]:
-        "Names of the containers that were changed in place since they were last looked at."
-        changed = []
-        for name, before in list(self._prints.items()):
-            value = self.__dict__[name]
-            if value.__class__ is str: continue
-            if (now := fingerprint(value)) != before:
-                self._prints[name] = now
-                changed.append(name)
-        return changed
-
-    def _apply(self, name: str, value):
-        "Set an attribute as told by the other side: nobody is told again."
-        object.__setattr__(self, name, value)
-        if name[0] != "_":
-            self._vars.add(name)
-            if isinstance(value, (*CONTAINERS, str)): self._prints[name] = fingerprint(value)
-            else: self._prints.pop(name, None)
-
-    def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in ("_app", "_on_set")}
-
-    def _tree(self) -> Iterator["Component"]:
-        "This component and all below it."
-        yield self
-
-    def _size(self) -> dict[str, int]:
-        "Bytes of each long attribute."
-        return {name: size for name, (size, _) in list(self._prints.items())}
-
     def _named(self, name: str):
-        "Take a name, and give it to what belongs to this component."
-        self._name = name
-        for v in list(self._vars):
+        super()._named(name)
+        for v in self._vars:
             if hasattr(value := self.__dict__.get(v), "_owned_by"): value._owned_by(name)
 
-    @property
-    def state_vars(self) -> dict: return {"vars": {n: encode(self.__dict__[n]) for n in sorted(self._vars)}}
+    def set_state(self, state: dict):
+        for n, v in state["vars"].items():
+            if n in self._internal: self._sync(n, decode(v, self.name))
+            elif n[0] != "_": setattr(self, n, decode(v, self.name))
+        self._calls.update(state.get("calls", {}))
+        super().set_state(state)
+
+    def _as_dict(self, whole: bool) -> dict:
+        vars = {"vars": {n: encode(self.__dict__[n]) for n in (*sorted(self._vars), *self._internal)}}
+        return {**vars, "calls": dict(self._calls), "changes": {}} if whole else vars
 
 _SCALARS = frozenset((int, float, bool, type(None)))
 
+def private(name: str, told: bool = False) -> property:
+    "A public face for an attribute that is no state; one that is `told` is known on both sides."
+    return property(attrgetter(name), lambda self, value: self._sync(name, value) if told else object.__setattr__(self, name, value))
+
 # %% ../../nbs/app/40_state.ipynb #a3cde626
-class _Structure:
+class _Structure(_Node):
     "What `List` and `Dict` have in common."
-    _name, _app = "", None
-    @property
-    def name(self) -> str: return self._name or "root"
-
-    def _children(self) -> Iterator[tuple[str, Component]]: raise NotImplementedError
-
-    def _named(self, name: str):
-        self._name = name
-        for key, child in self._children(): child._named(f"{name}.{key}")
+    _vars, _calls = frozenset(), {}
 
     def _adopt(self, key: str, child):
-        if not isinstance(child, (Component, _Structure)):
-            raise StateError(f"{self.name}.{key} = {child!r}: only Flows and Works can be in a {type(self).__name__} of components")
+        if not isinstance(child, _Node): raise StateError(f"{self.name}.{key} = {child!r}: only Flows and Works can be in a {type(self).__name__} of components")
         child._named(f"{self.name}.{key}")
         if self._app is not None: self._app.adopt(child)
-
-    def _tree(self) -> Iterator[Component]:
-        for _, child in self._children(): yield from child._tree()
 
     @property
     def works(self) -> list: return [c for c in self._tree() if not hasattr(c, "flows")]
     @property
-    def flows(self) -> dict: return {c.name: c for c in self._tree() if hasattr(c, "flows")}
+    def flows(self) -> dict: return {c.name: c for c in self._tree() if isinstance(c, Component) and hasattr(c, "flows")}
 
-    def _states(self, what: str) -> dict:
+    def _as_dict(self, whole: bool) -> dict:
         kinds = {"works": {}, "flows": {}}
-        for key, c in self._children(): kinds["flows" if hasattr(c, "flows") else "works"][key] = getattr(c, what)
+        for key, c in self._children(): kinds["flows" if hasattr(c, "flows") else "works"][key] = c._as_dict(whole)
         return kinds
 
-    @property
-    def state(self) -> dict: return self._states("state")
-    @property
-    def state_vars(self) -> dict: return self._states("state_vars")
-    @property
-    def state_with_changes(self) -> dict: return self._states("state_with_changes")
-
-    def set_state(self, state: dict):
-        "Give the children their states."
-        mine, theirs = dict(self._children()), {**state["works"], **state["flows"]}
-        if mine.keys() != theirs.keys(): raise PodError(f"{self.name} holds {sorted(mine)}, the state {sorted(theirs)}: make the same children first")
-        for key, child in mine.items(): child.set_state(theirs[key])
+    # pickled as what it holds, so that nothing is adopted anew
+    def __reduce__(self): return copyreg.__newobj__, (type(self),), (self.copy(), self.__getstate__())
+    def __setstate__(self, state: tuple):
+        super().__init__(state[0])
+        self.__dict__.update(state[1])
 
 class List(_Structure, list):
     "A list of Flows and Works: `List(a, b)`. Indices are never used again."
     def __init__(self, *items):
-        list.__init__(self)
         self._last_index = 0
         self.extend(items)
 
     def append(self, child):
         self._adopt(str(self._last_index), child)
         self._last_index += 1
-        list.append(self, child)
+        super().append(child)
 
     def extend(self, children):
         for c in children: self.append(c)
@@ -241,19 +266,20 @@ class List(_Structure, list):
     def insert(self, i, child): raise StateError(f"{self.name}.insert: the place of a child is its name, so it can't be moved; use append")
     def __setitem__(self, i, child): raise StateError(f"{self.name}[{i}]: a child can't be replaced")
     def _children(self): return [(c.name.rpartition(".")[2], c) for c in self]
-    def __reduce__(self): return _list_of, (self._children(), self._last_index, self._name)
+    def _put(self, key: str, child):
+        self._last_index = int(key)
+        self.append(child)
 
 class Dict(_Structure, dict):
     "A dictionary of Flows and Works: `Dict(train=…, serve=…)`. Keys are strings without dots."
-    def __init__(self, **items):
-        dict.__init__(self)
-        self.update(items)
+    def __init__(self, **items): self.update(items)
 
     def __setitem__(self, key: str, child):
         if not isinstance(key, str) or "." in key: raise StateError(f"{self.name}[{key!r}]: a key is a string without dots, since it becomes part of a name")
         if key in self and self[key] is not child: raise StateError(f"{self.name}[{key!r}]: a child can't be replaced")
         self._adopt(key, child)
-        dict.__setitem__(self, key, child)
+        super().__setitem__(key, child)
+    _put = __setitem__
 
     def update(self, items=(), **more):
         for k, v in {**dict(items), **more}.items(): self[k] = v
@@ -263,29 +289,13 @@ class Dict(_Structure, dict):
         return self[key]
 
     def _children(self): return list(self.items())
-    def __reduce__(self): return _dict_of, (self._children(), self._name)
-
-def _list_of(children: list, last_index: int, name: str) -> List:
-    made = List()
-    made._name = name
-    for key, child in children:
-        made._last_index = int(key)
-        made.append(child)
-    made._last_index = last_index
-    return made
-
-def _dict_of(children: list, name: str) -> Dict:
-    made = Dict()
-    made._name = name
-    made.update(children)
-    return made
 
 # %% ../../nbs/app/40_state.ipynb #eb72105d
 STATE_LIMIT = 64 * 2**20
 
-def check_size(components, limit: int = STATE_LIMIT):
-    "Raise `StateError` where the state of all `components` is larger than `limit` bytes."
-    sizes = {f"{c.name}.{n}": s for c in components for n, s in c._size().items()}
+def check_size(nodes, limit: int = STATE_LIMIT):
+    "Raise `StateError` where the state of all `nodes` is larger than `limit` bytes."
+    sizes = {f"{c.name}.{n}": size for c in nodes for n, (size, _) in c._prints.items()}
     if (total := sum(sizes.values())) > limit:
         worst = max(sizes, key=sizes.get)
         raise StateError(f"the state is {total:,} bytes, more than {limit:,}: the largest is {worst} with {sizes[worst]:,}. Put it into a Drive or a Payload, or raise App(state_limit=…)")

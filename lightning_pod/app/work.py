@@ -4,34 +4,21 @@
 
 # %% auto #0
 __all__ = ['INTERNAL', 'KEPT_STATUSES', 'STAYS', 'SEND_EVERY_S', 'LOOK_EVERY_S', 'CloudCompute', 'BuildConfig', 'free_port',
-           'digest', 'call_parts', 'call_key', 'dumps', 'loads', 'Work', 'Using', 'WorkStopped', 'SharedFiles',
-           'Runner']
+           'after', 'digest', 'call_parts', 'call_key', 'dumps', 'loads', 'Work', 'WorkStopped', 'Runner']
 
 # %% ../../nbs/app/42_work.ipynb #b3bdbec7
 import contextlib, hashlib, inspect, io, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from importlib import import_module
-from types import FunctionType
+from functools import lru_cache, partial
+from itertools import takewhile
+from operator import attrgetter
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from . import drive as _drive  # noqa: F401  its values are state
-from lightning_pod.app.state import (
-    CONTAINERS,
-    ROLE,
-    TYPES,
-    Component,
-    ConflictError,
-    Reason,
-    Stage,
-    StateError,
-    Status,
-    decode,
-    encode,
-    fingerprint,
-)
+from .drive import Drive
+from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, encode, is_special, private
 from ..core.config import PodError
 
 # %% ../../nbs/app/42_work.ipynb #929e0627
@@ -45,16 +32,12 @@ class CloudCompute:
     mounts: Any = None
     colocation_group_id: str | None = None
     interruptible: bool = False
-    _internal_id: str | None = None
     cpu: float | None = None  # cores
     gpu: float | None = None
     memory: float | None = None  # GB
     wait: float | None = None  # seconds that a call may be pending before it fails
 
     def __post_init__(self): self.name = self.name.lower()
-    @property
-    def id(self) -> str: return self._internal_id or "default"
-    def is_default(self) -> bool: return self.name in ("default", "cpu", "cpu-small")
     def clone(self) -> "CloudCompute": return CloudCompute(**asdict(self))
     def to_dict(self) -> dict: return {"type": "__cloud_compute__", **asdict(self)}
     @classmethod
@@ -71,7 +54,6 @@ class BuildConfig:
 
     def build_commands(self) -> list[str]: return []
     def on_work_init(self, work, cloud_compute=None): pass
-    def to_dict(self) -> dict: return {"__build_config__": asdict(self)}
 
 # %% ../../nbs/app/42_work.ipynb #0d2b3dbe
 _given_ports: set[int] = set()
@@ -93,6 +75,12 @@ def _listens(port: int) -> bool:
             if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in (p.net_connections if hasattr(p, "net_connections") else p.connections)(kind="tcp")): return True
     return False
 
+def after(seconds: float, what: Callable[[], None]):
+    "Call `what` in a while, unless the process has ended by then."
+    timer = threading.Timer(seconds, what)
+    timer.daemon = True
+    timer.start()
+
 # %% ../../nbs/app/42_work.ipynb #53cbf664
 def digest(value: Any) -> str:
     "A short hash of any value that can be sent: the same in every process."
@@ -100,7 +88,7 @@ def digest(value: Any) -> str:
     elif isinstance(value, dict): text = "{" + ",".join(sorted(f"{k!r}:{digest(v)}" for k, v in value.items())) + "}"
     elif isinstance(value, (int, float, str, bool, type(None))): text = repr(value)
     elif isinstance(value, os.PathLike): text = f"path {os.fspath(value)}"
-    elif isinstance(value, tuple(TYPES.values())): text = json.dumps(encode(value), sort_keys=True)
+    elif is_special(value): text = json.dumps(encode(value), sort_keys=True)
     else:
         for write in (lambda v: pickle.dumps(v, 5), dumps):
             with contextlib.suppress(Exception): return hashlib.sha1(write(value)).hexdigest()[:12]
@@ -112,16 +100,16 @@ def _signature(fn) -> inspect.Signature: return inspect.signature(fn)
 
 def call_parts(work: "Work", args: tuple, kwargs: dict) -> dict[str, tuple[str, str]]:
     "What a call depends on: name -> (digest, how to show it)."
-    if work._executor: return {f"argument {k}": (digest(v), repr(v)[:200]) for k, v in {**dict(enumerate(args)), **kwargs}.items()} | work._inputs()
-    try: bound = _signature(type(work).run).bind(work, *args, **kwargs)
+    signature, named = _signature(type(work).run), {}
+    try: bound = signature.bind(work, *args, **kwargs)
     except TypeError as e: raise TypeError(f"{work.name}.run: {e}") from None
     bound.apply_defaults()
-    parts = {}
     for name, value in list(bound.arguments.items())[1:]:
-        kind = _signature(type(work).run).parameters[name].kind
-        named = value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(f"{name}[{i}]", v) for i, v in enumerate(value)] if kind is inspect.Parameter.VAR_POSITIONAL else [(name, value)]
-        for n, v in named: parts[f"argument {n}"] = digest(v), repr(v)[:200]
-    return parts | work._inputs()
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD: named |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL: named |= {f"{name}[{i}]": v for i, v in enumerate(value)}
+        else: named[name] = value
+    return {f"argument {n}": (digest(v), repr(v)[:200]) for n, v in named.items()} | work._inputs()
 
 def call_key(parts: dict) -> str:
     return "run:" + hashlib.sha1(json.dumps({k: v[0] for k, v in parts.items()}, sort_keys=True).encode()).hexdigest()[:16]
@@ -146,12 +134,15 @@ def loads(data: bytes) -> Any: return pickle.loads(data)
 # %% ../../nbs/app/42_work.ipynb #1dcc5c83
 INTERNAL = ("_host", "_port", "_url", "_internal_ip", "_public_ip", "_display_name")  # state, though they begin with an underscore
 KEPT_STATUSES = 20  # of each call
-STAYS = ("_app", "_on_set", "_runner", "run", "_calls", "_args", "_todo", "_versions", "_events", "_process")  # not sent to the Work's process
+STAYS = ("_app", "_on_set", "_runner", "run", "_calls", "_args", "_done", "_todo", "_versions", "_events", "_process")  # not sent to the Work's process
+
+def _in(stage: str) -> property:
+    return property(lambda self: self.status.stage == stage, doc=f"Whether the newest call is {stage}.")
 
 class Work(Component):
     "A long-running part of an app. Subclass it, and write `run`."
     _runner: "Runner | None" = None  # in the Work's own process
-    _executor: str | None = None  # "module:function" that is called with (work, run, args, kwargs) instead of run
+    _internal = INTERNAL
 
     def __init__(self,
                  parallel: bool = False,  # whether `run` returns at once, or ends the Flow's turn until the call has succeeded
@@ -175,28 +166,33 @@ class Work(Component):
         self._local_build_config, self._cloud_build_config = local_build_config or BuildConfig(), cloud_build_config or BuildConfig()
         self._cloud_compute, self._lightningignore = cloud_compute or CloudCompute(), ()
         self._grace, self._options = grace, {"retries": retries, "backoff": backoff, "timeout": timeout}
-        self._calls = {"latest_call_hash": None}
-        self._args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
-        self._versions: dict[str, int] = {}  # how often the Flow changed an attribute
-        self._todo, self._events = deque(), deque(maxlen=10_000)
-        self._process = None  # what the app knows of its process
+        self._begin()
         self._local_build_config.on_work_init(self)
         self._cloud_build_config.on_work_init(self, self._cloud_compute)
 
+    def _begin(self):
+        "What is noted about a Work on this side, and not sent to the other."
+        self._calls: dict[str, Any] = {"latest_call_hash": None}
+        self._args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
+        self._done: set[str] = set()  # calls that succeeded, and of which nothing else is kept
+        self._versions: dict[str, int] = {}  # how often the Flow changed an attribute
+        self._todo, self._events = deque(), deque(maxlen=10_000)
+        self._process = None  # what the app knows of its process
+
     def __setattr__(self, name: str, value):
-        if isinstance(value, Component) or hasattr(value, "_children"): raise StateError(f"{self.name}.{name}: a Work has no children; make {type(value).__name__} a child of the Flow")
+        if isinstance(value, (Component, List, Dict)): raise StateError(f"{self.name}.{name}: a Work has no children; make {type(value).__name__} a child of the Flow")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in STAYS}
     def __setstate__(self, state: dict):
-        self.__dict__.update(state, _calls={"latest_call_hash": None}, _args={}, _versions={}, _todo=deque(), _events=deque(maxlen=10_000), _process=None)
-
-    def _sync(self, name: str, value):
-        object.__setattr__(self, name, value)
-        if self._on_set is not None: self._on_set(name)
+        self.__dict__.update(state)
+        self._begin()
 
     def _inputs(self) -> dict[str, tuple[str, str]]:
-        "What else than its arguments the result of a call depends on."
+        "What else than its arguments the result of a call depends on: name -> (digest, how to show it)."
+        return {}
+    def _texts(self) -> dict[str, str]:
+        "Texts by their digests, so that `pod why` can show what changed in them."
         return {}
 
     # ---- to be overridden
@@ -208,98 +204,37 @@ class Work(Component):
     def on_start(self): "When the process has started."
     def configure_layout(self): return self.url or None
 
-    # ---- where it can be reached
-    @property
-    def host(self) -> str: return self._host
+    # ---- where it can be reached: the url is http://host:port, once something answers there
+    host, internal_ip, public_ip = (property(attrgetter(n)) for n in ("_host", "_internal_ip", "_public_ip"))
+    url, display_name = private("_url", told=True), private("_display_name", told=True)
     @property
     def port(self) -> int:
         if self._port is None: self._sync("_port", free_port())
         return self._port
-    @property
-    def url(self) -> str:
-        "http://host:port, once something answers there."
-        return self._url
-    @url.setter
-    def url(self, url: str): self._sync("_url", url)
-    @property
-    def internal_ip(self) -> str: return self._internal_ip
-    @property
-    def public_ip(self) -> str: return self._public_ip
-    @property
-    def display_name(self) -> str: return self._display_name
-    @display_name.setter
-    def display_name(self, name: str): self._sync("_display_name", name)
 
     # ---- how it was declared
-    @property
-    def parallel(self) -> bool: return self._parallel
-    @property
-    def cache_calls(self) -> bool: return self._cache_calls
-    @property
-    def cloud_compute(self) -> CloudCompute: return self._cloud_compute
-    @cloud_compute.setter
-    def cloud_compute(self, compute: CloudCompute): self._cloud_compute = compute
-    @property
-    def local_build_config(self) -> BuildConfig: return self._local_build_config
-    @local_build_config.setter
-    def local_build_config(self, config: BuildConfig): self._local_build_config = config
-    @property
-    def cloud_build_config(self) -> BuildConfig: return self._cloud_build_config
-    @cloud_build_config.setter
-    def cloud_build_config(self, config: BuildConfig): self._cloud_build_config = config
-    @property
-    def lightningignore(self) -> tuple: return self._lightningignore
-    @lightningignore.setter
-    def lightningignore(self, names: tuple): self._lightningignore = names
+    parallel, cache_calls = property(attrgetter("_parallel")), property(attrgetter("_cache_calls"))
+    cloud_compute, lightningignore = private("_cloud_compute"), private("_lightningignore")
+    local_build_config, cloud_build_config = private("_local_build_config"), private("_cloud_build_config")
 
     # ---- what became of its calls
     @property
     def statuses(self) -> list[Status]:
         "All stages of the newest call."
-        call = self._calls.get(self._calls["latest_call_hash"])
-        return [Status(**s) for s in call["statuses"]] if call else []
+        return [Status(**s) for s in self._calls.get(self._calls["latest_call_hash"], {"statuses": ()})["statuses"]]
     @property
     def status(self) -> Status:
         "The newest stage of the newest call."
-        all = self.statuses
-        if not all: return Status(Stage.NOT_STARTED)
-        if all[-1].reason == Reason.TIMEOUT: all[-1].count = sum(s.reason == Reason.TIMEOUT for s in all)
-        return all[-1]
-    def _is(self, stage: str) -> bool: return self.status.stage == stage
+        return (self.statuses or [Status(Stage.NOT_STARTED)])[-1]
+    has_started = property(lambda self: self.status.stage != Stage.NOT_STARTED, doc="Whether a call was made.")
+    has_succeeded, has_failed, has_stopped, is_running, is_pending = map(_in, (Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED, Stage.RUNNING, Stage.PENDING))
+    has_timeout = property(lambda self: self.has_failed and self.status.reason == Reason.TIMEOUT)
     @property
-    def has_started(self) -> bool: return not self._is(Stage.NOT_STARTED)
-    @property
-    def has_succeeded(self) -> bool: return self._is(Stage.SUCCEEDED)
-    @property
-    def has_failed(self) -> bool: return self._is(Stage.FAILED)
-    @property
-    def has_stopped(self) -> bool: return self._is(Stage.STOPPED)
-    @property
-    def has_timeout(self) -> bool: return self.has_failed and self.status.reason == Reason.TIMEOUT
-    @property
-    def is_running(self) -> bool: return self._is(Stage.RUNNING)
-    @property
-    def is_pending(self) -> bool: return self._is(Stage.PENDING)
-    @property
-    def num_timeouts(self) -> int: return self.status.count or 0
+    def num_timeouts(self) -> int:
+        "How many times the newest call took too long since it last succeeded."
+        return sum(s.reason == Reason.TIMEOUT for s in takewhile(lambda s: s.stage != Stage.SUCCEEDED, reversed(self.statuses)))
     @property
     def num_successes(self) -> int: return self._calls.get("successes", 0)
-
-    @property
-    def state(self) -> dict:
-        vars = {n: encode(self.__dict__[n]) for n in (*sorted(self._vars), *INTERNAL)}
-        return {"vars": vars, "calls": dict(self._calls), "changes": {}}
-    @property
-    def state_vars(self) -> dict: return {"vars": self.state["vars"]}
-    @property
-    def state_with_changes(self) -> dict: return self.state
-    @property
-    def changes(self) -> dict: return {}
-
-    def set_state(self, state: dict):
-        for n, v in state["vars"].items():
-            if n in self._vars or n in INTERNAL: self._apply(n, decode(v, self.name))
-        if state.get("calls"): self._calls = state["calls"]
 
     # ---- what a Flow may ask for
     def _need_app(self, verb: str):
@@ -316,28 +251,19 @@ class Work(Component):
         "Make the newest call again if it failed or was stopped."
         self._need_app("retry").retry(self)
     def using(self, **options  # retries, backoff, timeout
-             ) -> "Using":
+             ) -> SimpleNamespace:  # has a `run`
         "This Work with other options, for one call: `self.train.using(retries=3).run(lr)`."
-        if unknown := set(options) - {"retries", "backoff", "timeout"}: raise TypeError(f"{self.name}.using: unknown {', '.join(unknown)}; there are retries, backoff, timeout")
-        return Using(self, options)
+        if unknown := options.keys() - self._options.keys(): raise TypeError(f"{self.name}.using: unknown {', '.join(unknown)}; there are {', '.join(self._options)}")
+        return SimpleNamespace(run=partial(self._need_app("using")._call, self, {**self._options, **options}))
     def events(self) -> list[dict]:
         "What the Work emitted since this was last asked: each event once, in order."
-        found = []
-        while self._events: found.append(self._events.popleft())
-        return found
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     # ---- what a Work may say
     def emit(self, kind: str, **fields):
         "Send an event to the Flow. Unlike an attribute, none is lost when another follows."
         if self._runner is None: self._events.append({"kind": kind, **fields})
         else: self._runner.emit(kind, fields)
-
-@dataclass
-class Using:
-    "A Work with options for the next call."
-    work: Work
-    options: dict
-    def run(self, *args, **kwargs): return self.work._need_app("using")._call(self.work, args, kwargs, {**self.work._options, **self.options})
 
 # %% ../../nbs/app/42_work.ipynb #d77529b9
 SEND_EVERY_S = 0.004  # at most this often
@@ -346,17 +272,14 @@ LOOK_EVERY_S = 0.1  # for changes in place, while a call runs
 class WorkStopped(BaseException):
     "Raised in a Work's run when it is to end: `finally` blocks run, and no `except Exception` catches it."
 
-class SharedFiles:
-    "Moves files for calls where all Works see one file system: there is nothing to move."
-    def fetch(self, path): "Bring what a Path or Payload names here, before a call."
-    def publish(self, work: Work): "Make what a Work's Paths name reachable, after a call."
+class _Returned(TypeError): pass
 
 class Runner:
     "Runs a Work's calls and keeps its state in step with the Flow's."
     def __init__(self, work: Work, send: Callable[..., None],  # (kind, *rest): to the Flow, in order
-                 files: SharedFiles | None = None, job=None,  # the Context of the Job that this is, where it is one
+                 job=None,  # the Context of the Job that this is, where it is one
                 ):
-        self.work, self._send, self.files, self.job = work, send, files or SharedFiles(), job
+        self.work, self._send, self.job = work, send, job
         self.calls: queue.SimpleQueue = queue.SimpleQueue()  # (key, args, kwargs, last), or None to end
         self.guard, self.wake = threading.RLock(), threading.Event()
         self.seen: dict[str, int] = {}  # attribute -> how many changes by the Flow were applied
@@ -364,16 +287,18 @@ class Runner:
         self.clash: ConflictError | None = None
         self.key: str | None = None  # of the call that runs
         self.why: str | None = None  # why the process is to end
-        self.exception: BaseException | None = None  # of the call that failed last
         self.fatal: BaseException | None = None
         self.gentle = 0  # above 0: somebody looks at `why` and needs no exception, such as a Trainer at the edge of a batch
-        self.interruptible, self.lenient = False, False
+        self.interruptible = False
         self._main = threading.current_thread()
         work._runner, work._on_set = self, self.changed
 
     # ---- to the Flow
     def send(self, kind: str, *rest):
-        with self.guard: self._send(kind, *rest)
+        "A message, after the newest values of what was changed."
+        with self.guard:
+            self.flush()
+            self._send(kind, *rest)
 
     def changed(self, name: str):
         self.dirty[name] = None
@@ -393,29 +318,25 @@ class Runner:
         for name in self.work._scan(): self.dirty[name] = None
 
     def status(self, key: str, stage: str, reason: str | None = None, message: str | None = None):
-        with self.guard:
-            self.flush()
-            self._send("status", key, Status(stage, reason=reason, message=message).to_dict())
+        self.send("status", key, Status(stage, reason=reason, message=message).to_dict())
 
     def emit(self, kind: str, fields: dict):
         if self.job: self.job.emit("event", name=kind, **fields)
-        with self.guard:
-            self.flush()
-            self._send("event", {"kind": kind, **fields})
+        self.send("event", {"kind": kind, **fields})
 
     def keep_sending(self):
         "The thread that sends."
+        pause = LOOK_EVERY_S
         while self.why is None or self.key:
             looking = self.key is not None and any(isinstance(getattr(self.work, n, None), CONTAINERS) for n in list(self.work._prints))
-            self.wake.wait(self._pause if looking else None)
+            self.wake.wait(pause if looking else None)
             if looking:
                 began = time.perf_counter()
                 with contextlib.suppress(Exception): self.look()  # of a value that is changed right now: the next look finds it
-                self._pause = max(LOOK_EVERY_S, 20 * (time.perf_counter() - began))  # looking at a large state costs at most a twentieth
+                pause = max(LOOK_EVERY_S, 20 * (time.perf_counter() - began))  # looking at a large state costs at most a twentieth
             try: self.flush()
             except OSError: return  # the Flow is gone
             time.sleep(SEND_EVERY_S)
-    _pause = LOOK_EVERY_S
 
     def _watch_port(self):
         if self.key and self.work._port and not self.work._url: threading.Thread(target=self._find_url, args=(self.key,), daemon=True).start()
@@ -438,21 +359,15 @@ class Runner:
     def _set(self, values: dict[str, tuple[int, Any]]):
         with self.guard:
             for name, (version, value) in values.items():
+                if name in self.dirty: self.flush()  # changed here before this was seen: the Flow's side finds the conflict
                 self.seen[name] = version
-                if name in self.dirty and fingerprint(encode(value)) != fingerprint(encode(getattr(self.work, name))):
-                    if self.lenient: continue
-                    self._conflict(name)
-                self.dirty.pop(name, None)
                 self.work._apply(name, value)
                 if name == "_port": self._watch_port()
 
     def _conflict(self, name: str):
-        self.clash = ConflictError(
-            f"{self.work.name}.{name} was changed by the Flow and by the Work, neither having seen the other's change: the Flow's value stands. Let one side own the attribute"
-        )
-        if self.key is None:
-            self.clash, clash = None, self.clash
-            print(f"{type(clash).__name__}: {clash}", file=sys.stderr, flush=True)
+        clash = ConflictError(self.work.name, name)
+        if self.key is None: print(f"{type(clash).__name__}: {clash}", file=sys.stderr, flush=True)
+        else: self.clash = clash
 
     def _raise_clash(self):
         clash, self.clash = self.clash, None
@@ -464,7 +379,10 @@ class Runner:
         if self.job: self.job.request_stop(why)
         self.calls.put(None)
         self.wake.set()
-        if self.key and not self.gentle and hasattr(signal, "pthread_kill"): signal.pthread_kill(self._main.ident, signal.SIGTERM)
+        if self.key and not self.gentle: self._interrupt()
+
+    def _interrupt(self):
+        if hasattr(signal, "pthread_kill"): signal.pthread_kill(self._main.ident, signal.SIGTERM)
 
     def on_sigterm(self, number, frame):
         "The handler of SIGTERM, in the main thread."
@@ -472,20 +390,19 @@ class Runner:
         self.calls.put(None)
         if self.interruptible and not self.gentle: raise WorkStopped(self.why)
 
+    def ease(self, step: int):
+        "+1 where somebody begins to look at `why`, -1 where it ends; what follows a training that was stopped has two seconds to save what it has."
+        self.gentle += step
+        if not self.gentle and self.why: after(2.0, lambda: self._interrupt() if self.key and not self.gentle else None)
+
     # ---- a call
     def serve(self):
         "Run calls until the end is asked for."
         self.work.on_start()
         while self.why is None and self.fatal is None and (call := self.calls.get()) is not None: self.call(*call)
         self.wake.set()
-        with self._as_work(): self.work.on_exit()
+        with as_role("work"): self.work.on_exit()
         if self.fatal is not None: raise self.fatal
-
-    @contextlib.contextmanager
-    def _as_work(self):
-        token = ROLE.set("work")
-        try: yield
-        finally: ROLE.reset(token)
 
     def call(self, key: str, args: tuple, kwargs: dict, last: bool = True,  # whether a failure is final
             ):
@@ -493,39 +410,30 @@ class Runner:
         self.wake.set()
         self.status(key, Stage.RUNNING)
         self._watch_port()
-        outcome = Stage.SUCCEEDED, None, None
+        outcome, error = (Stage.SUCCEEDED,), None
         try:
-            with self._as_work(): self._run(args, kwargs)
-        except WorkStopped: outcome = Stage.STOPPED, Reason.SIGNAL, self.why
+            with as_role("work"): self._run(args, kwargs)
         except BaseException as e:
-            e = self._without_us(e)
-            self.exception = e
-            if not (isinstance(e, SystemExit) and e.code in (None, 0)): outcome = Stage.FAILED, self._reason(e), "".join(traceback.format_exception(e))
-        if self.why and outcome[0] != Stage.SUCCEEDED: outcome = Stage.STOPPED, Reason.SIGNAL, self.why
+            if isinstance(e, SystemExit) and e.code in (None, 0): pass
+            elif self.why or isinstance(e, WorkStopped): outcome = Stage.STOPPED, Reason.SIGNAL, self.why
+            else:
+                error, reason = self._without_us(e), Reason.RETURN if isinstance(e, _Returned) else Reason.CONFLICT if isinstance(e, ConflictError) else Reason.EXCEPTION
+                outcome = Stage.FAILED, reason, "".join(traceback.format_exception(error))
         with contextlib.suppress(Exception): self.look()
         self.key = None
-        if outcome[0] == Stage.FAILED: print(outcome[2], end="", file=sys.stderr, flush=True)
+        if error is not None: print(outcome[2], end="", file=sys.stderr, flush=True)
         self.status(key, *outcome)
-        if outcome[0] == Stage.FAILED and last: self._after_failure()
+        if error is not None and last: self._after_failure(error)
 
     def _run(self, args: tuple, kwargs: dict):
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, tuple(TYPES.values())): self.files.fetch(value)
-        args = tuple(self._own(v) for v in args)
-        kwargs = {k: self._own(v) for k, v in kwargs.items()}
+        own = lambda value: value._copy(self.work.name) if isinstance(value, Drive) else value
         try:
             self.interruptible = True
             if self.why: raise WorkStopped(self.why)
-            if self.work._executor:
-                module, _, name = self.work._executor.partition(":")
-                result = getattr(import_module(module), name)(self.work, self.work.run, args, kwargs)
-            else: result = self.work.run(*args, **kwargs)
+            result = self.work.run(*map(own, args), **{k: own(v) for k, v in kwargs.items()})
         finally: self.interruptible = False
         if result is not None: raise _Returned(f"{self.work.name}.run returned {repr(result)[:80]}: results travel as attributes, such as self.result, a Path, or a Payload")
         self._raise_clash()
-        self.files.publish(self.work)
-
-    def _own(self, value): return value._copy(self.work.name) if isinstance(value, _drive.Drive) else value
 
     def _without_us(self, error: BaseException) -> BaseException:
         "`error` with the traceback that a user knows: from their `run` on."
@@ -533,15 +441,10 @@ class Runner:
         while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename == call_key.__code__.co_filename: tb = tb.tb_next
         return error.with_traceback(tb)
 
-    def _reason(self, e: BaseException) -> str:
-        return Reason.RETURN if isinstance(e, _Returned) else Reason.CONFLICT if isinstance(e, ConflictError) else Reason.EXCEPTION
-
-    def _after_failure(self):
+    def _after_failure(self, error: BaseException):
         try:
-            with self._as_work(): self.work.on_exception(self.exception)
+            with as_role("work"): self.work.on_exception(error)
         except BaseException as e:
             self.fatal = e
             self.send("fatal", "".join(traceback.format_exception(self._without_us(e))))
         else: self.flush()
-
-class _Returned(TypeError): pass

@@ -170,7 +170,8 @@ def ranks(ctx: Context, n: int,  # how many there shall be
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 def _died(ctx: Context, rank: int, code: int) -> PodError:
-    lines = (ctx.path / f"rank{rank}.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    file = ctx.path / f"rank{rank}.txt"
+    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines() if file.exists() else ["it couldn't read what it was given, such as a class of __main__"]
     why = lines[-1] if lines else "it said nothing"
     if "__main__" in why: why += "; a class of a notebook can't be found by another process: define it in a module"
     return PodError(f"process {rank} of the training has died (exit code {code}): {why}")

@@ -21,7 +21,7 @@ from ..core.config import PodError, asset, read_json, unknown, workspace, write_
 from ..core.data import ImageData
 from ..core.image import ImageError
 from ..core.job import Context, Job
-from ..core.sources import SPLITS, Items, load
+from ..core.sources import NAMES, SPLITS, Items, load
 from ..store.datacheck import _cleaned, _stored
 from ..store.datasets import Store, StoredFiles, Version, _keys, check_name, read_changes
 from .devices import is_a
@@ -309,7 +309,7 @@ def svg(draw: Callable) -> str:
     "What `draw()` draws with matplotlib, as part of a page, in the page's colours."
     import matplotlib.pyplot as plt
     ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
-    with plt.rc_context({**ink, "svg.fonttype": "none", "font.family": "sans-serif", "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.framealpha": 0}):
+    with plt.rc_context({**ink, "svg.fonttype": "none", "font.family": "sans-serif", "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.framealpha": 0, "text.parse_math": False}):
         fig, out = draw(), io.StringIO()
         fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, dpi=120)
     text = out.getvalue()
@@ -404,7 +404,7 @@ _TEXT = {
     "suspects": "Labels that the model contradicts most clearly (confident learning). Choose the right one, and save.",
     "map": "Neighbours have like embeddings (t-SNE). A ring is a mistake, in the colour of the class it was taken for. Sizes of clusters and distances between them mean nothing.",
     "robustness": "What is left of the accuracy when the images are spoilt; 95 % intervals.",
-    "slices": "Accuracy of parts of the images, with 95 % intervals. Orange: worse than the whole beyond that interval. One part in twenty is so by chance.",
+    "slices": "Accuracy of parts of the images, with 95 % intervals. Orange: worse than the whole beyond that interval. One part in forty is so by chance.",
 }
 
 def _sections(r: Report, album: Album, rows: dict, small: bool) -> tuple[list[tuple[str, str, str]], dict]:
@@ -563,7 +563,8 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
 def diagnose_job(run: str, other: str | None = None, **config) -> Job:  # created, not started
     "A Job that diagnoses in a process of its own, of what can be written down. What can be seen to be wrong at once is raised here."
     subject = subject_of(run, config.get("labels"))
-    if other: subject_of(other, config.get("labels"))
+    second = subject_of(other, config.get("labels")) if other else None
+    run, other = subject.run or run, second and (second.run or other)  # "last" may be another one when the Job begins
     settings = {"data": None, "labels": None, "part": "test", "train": False, "columns": None, **config}
     version = subject.run.data_version if subject.run and settings["data"] is None else None  # of other data it is known when they are read
     return Job.create(_home(subject).jobs, "report", "lightning_pod.train.diagnose:diagnose_body", {**_config(run, other, **settings), "data_version": version}, title=f"report on {subject.name}")
@@ -581,6 +582,7 @@ def _config(run, other, data, labels, part, train, columns) -> dict:
     def plain(v, path=False):
         if v is None or isinstance(v, (bool, int, float)): return v
         if isinstance(v, Run): return v.id
+        if isinstance(v, str) and v in NAMES: return v
         if isinstance(v, (str, Path)): return str(Path(v).expanduser().absolute()) if Path(v).expanduser().exists() else str(v)
         return [str(x) for x in v] if isinstance(v, (list, tuple)) and all(isinstance(x, str) for x in v) else f"{type(v).__name__} {OBJECT}"
     return {"run": plain(run), "other": plain(other), "data": plain(data), "labels": plain(labels), "part": part, "train": bool(train), "columns": plain(columns)}
@@ -637,6 +639,6 @@ def load_report(run: str | Run | Path,  # a run or its id: its newest report; or
     import pandas as pd
     d = read_json(folder / "report.json")
     facts = {k: d[k] for k in ("model", "run", "data", "data_version", "notes", "temperature", "seconds")}
-    table = pd.read_csv(folder / "suspects.csv", dtype={"key": str, "label": str, "suggested": str})
+    table = pd.read_csv(folder / "suspects.csv", dtype={"key": str, "label": str, "suggested": str}, keep_default_na=False)
     every = Predictions.load(folder / "predictions.npz")
     return Report(every, d["part"], {**facts, "headline": {k: (v["value"], v["low"], v["high"]) for k, v in d["headline"].items()}, "suspects": table, "numbers": np.flatnonzero(every.split == d["part"])}, folder)

@@ -49,11 +49,16 @@ class Scores(nn.Module):
     "A module whose answer is a matrix [B, classes], whatever `module` answers."
     def __init__(self, module: nn.Module):
         super().__init__()
-        self.module = module
+        self.module, self.logit = module, False  # whether the one number that it answers was ever outside of 0 to 1
 
-    def forward(self, x: Tensor) -> Tensor: return as_scores(self.module(x))
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.module(x)
+        one = out if isinstance(out, Tensor) and (out.ndim == 1 or out.shape[1:] == (1,)) else None
+        if one is not None: self.logit = self.logit or bool(((one < 0) | (one > 1)).any())
+        return as_scores(out, self.logit)
 
-def as_scores(out) -> Tensor:  # [B, classes]
+def as_scores(out, logit: bool = False,  # whether one number an image is known to be a logit
+             ) -> Tensor:  # [B, classes]
     "What a classifier answered, as a matrix. Raises `PodError` for what can't be one."
     if isinstance(out, dict): out = out.get("logits", next(iter(out.values()), None))
     out = getattr(out, "logits", out)
@@ -62,7 +67,7 @@ def as_scores(out) -> Tensor:  # [B, classes]
         raise PodError(f"the model answers {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__} to a batch of images: expected scores of shape [images, classes]")
     out = out if out.ndim == 2 else out[:, None]
     if out.shape[1] > 1: return out
-    if bool(((out >= 0) & (out <= 1)).all()): return torch.cat([1 - out, out], 1)  # a probability; else the logit of the second class
+    if not logit and bool(((out >= 0) & (out <= 1)).all()): return torch.cat([1 - out, out], 1)  # a probability; else the logit of the second class
     return torch.cat([torch.zeros_like(out), out], 1)
 
 def as_probabilities(scores: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'as_images', 'Run', 'start_fit', 
            'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
-import contextlib, getpass, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
+import contextlib, getpass, html, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -419,7 +419,8 @@ class Comparison:
         return " ".join([id.rpartition("-")[2], *(f"{k}={self.settings[k][i]}" for k in own[:2])])
     def _repr_html_(self) -> str:
         def marks(row): return ["font-weight: bold" if row.name[0] == "metric" and run in self.best.get(row.name[1], ()) else "" for run in row.index]
-        return self.frame().style.apply(marks, axis=1).format(na_rep="", formatter=lambda v: "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= 1e-3 else str(v)).to_html()
+        def text(v): return "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= 1e-3 else html.escape(str(v))
+        return self.frame().style.apply(marks, axis=1).format(text).format_index(escape="html").to_html()
 
 def compare(*runs: str | Run,  # two or more
             where: Workspace | None = None) -> Comparison:

@@ -6,7 +6,7 @@
 __all__ = ['PAGES', 'start_page', 'page_body']
 
 # %% ../../nbs/train/26_track.ipynb #c503d51d
-import contextlib, importlib.util, os, signal, socket, subprocess, sys
+import contextlib, ctypes, importlib.util, os, signal, socket, subprocess, sys
 
 from ..core.config import PodError, Workspace, address, claim_port, unknown, workspace
 from ..core.job import Context, Job, jobs
@@ -39,12 +39,16 @@ def start_page(tracker: str = "aim",  # or "tensorboard"
     port = claim_port(host, port)
     return Job.create(ws.jobs, "track", "lightning_pod.train.track:page_body", {"tracker": tracker, "host": host, "port": port}, f"{tracker} at {address(host, port)}")
 
+def _end_with_parent():
+    "Be asked to end when the Job's process is killed."
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
 def page_body(ctx: Context):
     "The body of the Job: the tracker's server, until a stop is asked for."
     tracker, host, port = (ctx.config[k] for k in ("tracker", "host", "port"))
     ws = workspace(ctx.path.parent.parent.parent)
     with open(ctx.path / "log.txt", "ab") as log:
-        server = subprocess.Popen(PAGES[tracker](ws, host, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ctx.path, start_new_session=True)
+        server = subprocess.Popen(PAGES[tracker](ws, host, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ctx.path, start_new_session=True, preexec_fn=_end_with_parent)
     try:
         while not _answers(host, port):
             if server.poll() is not None: raise PodError(f"{tracker} ended with exit code {server.returncode}: {(ctx.job.log().strip().splitlines() or ['it said nothing'])[-1]}")

@@ -356,9 +356,11 @@ class TrialHooks:
 
     def __getstate__(self) -> dict: return {"ctx": None, "pipe": None, "pruned": None, "module": None}  # the other processes of one training have no say
 
+    def on_fit_start(self, trainer, module): self.module = module  # a trial that goes on may have no epoch left
+
     def on_train_epoch_end(self, trainer, module):
         if self.pipe is None: return
-        self.module, epoch, last = module, trainer.current_epoch + 1, trainer.max_epochs
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
         try:
             self.pipe.send(("epoch", epoch, values))
@@ -381,7 +383,7 @@ class Images:
         from lightning_pod.train.fit import make_data, prepared
         key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root
         if key != self.key:
-            self.last = None  # let go of the memory first
+            self.key = self.last = None  # let go of the memory first
             self.key, self.last = key, prepared(make_data(c), ctx)
             return self.last
         data, was = make_data(c), self.last
@@ -509,6 +511,12 @@ _GOES_ON = re.compile(r"its study (stops|has ended)|study \S+ ended|terminated b
 
 class Conductor:
     "Runs a study: asks Optuna, hands the trials to the workers, tells Optuna how they ended."
+    def _seed(self, done: list) -> int:
+        "Another one for every attempt and machine, but for a grid, which is shuffled by it and must stay the same."
+        seed = self.config["settings"].get("seed", 0)
+        if not done or str(self.config["sampler"]).startswith("grid") or self.config["sampler"] == {"name": "grid"}: return seed
+        return int(hashlib.sha256(f"{seed} {self.id} {len(done)}".encode()).hexdigest()[:8], 16)
+
     def __init__(self, ctx: Context):
         self.ctx, self.config, self.id = ctx, ctx.config, ctx.job.id
         self.view = Study(ctx.path)
@@ -521,7 +529,8 @@ class Conductor:
         done = self.trials()
         objects = _load(ctx.path / "optuna.pkl")
         # begun anew with every attempt, or it would draw again what it drew first
-        self.study.sampler = objects.get("sampler") or make_sampler(self.config["sampler"], self.space, self.config["settings"].get("seed", 0) + len(done))
+        self.study.sampler = objects.get("sampler") or make_sampler(self.config["sampler"], self.space, self._seed(done))
+        if "sampler" in objects and done: self.study.sampler.reseed_rng()
         self.study.pruner = objects.get("pruner") or make_pruner(self.config["pruner"], self.epochs())
         self.known = _agreed(done)
         self.workers: list[Worker] = []
@@ -675,7 +684,7 @@ for f in (drawn, _changed): setattr(Conductor, f.__name__, f)
 def heard_epoch(self: Conductor, worker: Worker, epoch: int, values: dict) -> str | None:
     "Why the trial should end now; None: it goes on."
     for name in (*self.objectives, *self.constraints):
-        if name not in values and not _FINAL.search(name): raise self._never_logged(worker.trial, name, values)
+        if name not in values and not _FINAL.search(name) and any(v.startswith("valid_") for v in values): raise self._never_logged(worker.trial, name, values)  # not every epoch is validated
     name = next(iter(self.objectives))
     if len(self.objectives) > 1 or name not in values: return None
     number, value = worker.trial, values[name]
@@ -695,6 +704,7 @@ def _never_logged(self: Conductor, number: int, name: str, values) -> PodError:
 
 def values_of(self: Conductor, number: int, run: Run) -> list[float] | str:
     "What the objectives came to in a run that is done; or why there is no saying. Sets the constraints."
+    from optuna.exceptions import UpdateFinishedTrialError
     told = run.to_dict()
     metrics = {k: told[k] for k in ("seconds", "peak_memory_mb")} | told["metrics"]
     for name in (*self.objectives, *self.constraints):
@@ -702,7 +712,7 @@ def values_of(self: Conductor, number: int, run: Run) -> list[float] | str:
         if metrics[name] is None: return f"{name} is not a number"
     for name, (sign, bound) in self.constraints.items():
         by = metrics[name] - bound if sign == "<=" else bound - metrics[name]
-        self.storage.set_trial_system_attr(self.id_of(number), f"constraints:{name} {sign} {bound:g}", by)
+        with contextlib.suppress(UpdateFinishedTrialError): self.storage.set_trial_system_attr(self.id_of(number), f"constraints:{name} {sign} {bound:g}", by)  # another machine took it over
     return [metrics[name] for name in self.objectives]
 
 for f in (heard_epoch, _never_logged, values_of): setattr(Conductor, f.__name__, f)
@@ -1044,8 +1054,8 @@ def _enqueue(self: Study, params: dict, note: str) -> int:
     drawn, settings = {}, {}
     for name, value in params.items():
         if name in known:
-            drawn[name] = _encoded(value)
-            if not _holds(known[name], drawn[name]): raise PodError(f"{name}={value!r}: this study tries {told(known[name])}")
+            drawn[name] = value = _number(known[name], _encoded(value))
+            if not _holds(known[name], value): raise PodError(f"{name}={value!r}: this study tries {told(known[name])}")
         elif name in FitConfig.__dataclass_fields__ or name.startswith("trainer."): settings[name] = value
         elif known or isinstance(space, Space): raise unknown("setting of this study", name, [*known, *(n for n in FitConfig.__dataclass_fields__ if n not in known)])
         else: drawn[name] = value
@@ -1056,6 +1066,12 @@ def _enqueue(self: Study, params: dict, note: str) -> int:
         number = self.optuna._storage.get_trial(id).number
     self._reopen("1 trial waits")
     return number
+
+def _number(distribution, value):
+    "`value` as the distribution has it: YAML 1.1 reads 1e-3 as a text."
+    if hasattr(distribution, "choices") or not isinstance(value, str): return value
+    with contextlib.suppress(ValueError): return distribution.to_external_repr(float(value))
+    return value
 
 def _holds(distribution, value) -> bool:
     "Whether a value can be drawn from a distribution."
@@ -1090,13 +1106,14 @@ def train_best(self: Study, epochs: int | None = None,  # default: three times a
     for name in changes:
         if name not in FitConfig.__dataclass_fields__: raise unknown("setting of fit", name, FitConfig.__dataclass_fields__)
     c = FitConfig(**{**was.to_dict(), "title": f"trial {number} of {self.id}, for longer", "epochs": epochs or 3 * was.epochs, **changes})
-    if background: return start_fit(c)
+    ws = workspace(self.path.parents[2])
+    if background: return start_fit(c, ws)
     from lightning_pod.train.fit import fit
     given = {**_load(self.path / "objects.pkl"), **_load(self.run_of(number).path / "objects.pkl")}
     if type(given.get("data")).__name__ == "ImageData": given["data"].setup()
     settings = {k: v for k, v in c.to_dict().items() if k not in ("data", "model") and v != getattr(FitConfig(), k)} | ({"trainer": given["trainer"]} if "trainer" in given else {})
     if "data" in given: settings = {k: v for k, v in settings.items() if k not in _OF_DATA}
-    return fit(given.get("data", c.data), given.get("model", c.model), **settings)
+    return fit(given.get("data", c.data), given.get("model", c.model), workspace_path=ws.path, **settings)
 
 _OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "root", "download")
 for f in (skip, add, clone, _enqueue, extend, _reopen, _may_start, train_best): setattr(Study, f.__name__, f)
@@ -1414,7 +1431,7 @@ def _in_storage(study: Study, space, storage, learns: bool):
             old = Space(was["space"]) if "function" not in was["space"] else None
             if old is not None and isinstance(space, Space): _same_space(name, old, space)
             elif was["space"].get("function") != space.to_dict().get("function"): raise SpaceChanged(f"the space of study {name} is another one. Begin a new study under another name")
-            if was["objective"] != config["objective"]: raise PodError(f"study {name} looks for {', '.join(was['objective'])}, not for {', '.join(config['objective'])}: choose another name")
+            if list(was["objective"].items()) != list(config["objective"].items()): raise PodError(f"study {name} looks for {', '.join(was['objective'])}, not for {', '.join(config['objective'])}: choose another name")
             return
         made.set_user_attr("pod", {"space": space.to_dict(), "objective": config["objective"]})
         made.set_metric_names(list(config["objective"]))
