@@ -88,7 +88,7 @@ def points(page) -> int:
 
 
 def set_epochs(page, n: int):
-    readout = page.locator(".widget-slider", has_text="Epochs").locator(".widget-readout")
+    readout = page.locator(".widget-slider", has_text="Epochs").first.locator(".widget-readout")
     readout.click()
     page.keyboard.press("Control+A")
     page.keyboard.type(str(n))
