@@ -482,7 +482,7 @@ def tune_show(argv: list[str]) -> int:
     "Show a study's trials and its best: pod tune show STUDY [--plot history --to FILE.png]."
     from lightning_pod.train.tune import load_study
     p = _tune_parser("show", tune_show.__doc__)
-    p.add_argument("--plot", metavar="KIND", help="also save a picture: history, importances, parallel, slices, pareto, timeline, epochs, contour")
+    p.add_argument("--plot", metavar="KIND", help="also save a picture: history, importances, parallel, slices, pareto, timeline, epochs")
     p.add_argument("--to", metavar="FILE", help="where; default: STUDY-KIND.png")
     o = _parse(p, argv)
     study = load_study(o.study)
