@@ -167,12 +167,18 @@ def _size(n: float) -> str | None:
     return f"{n / 1000**power:.{0 if power == 0 else 1}f} {('B', 'kB', 'MB', 'GB')[power]}"
 
 def runs_compare(argv: list[str]) -> int:
-    "Show what differs between runs, and who is better: pod runs compare A B."
+    "Show what differs between runs, and who is better: pod runs compare A B [--plot confusion --to FILE.png]."
     from lightning_pod.train.runs import compare
     p = _runs_parser("compare", runs_compare.__doc__)
     p.add_argument("runs", metavar="RUN", nargs="+", help="two or more")
+    p.add_argument("--plot", choices=("curves", "confusion"), help="also save a picture: the curves upon each other, or the confusion matrices side by side")
+    p.add_argument("--to", metavar="FILE", help="where; default: compare-KIND.png")
     o = _parse(p, argv)
     c = compare(*o.runs)
+    if o.plot:
+        file = o.to or f"compare-{o.plot}.png"
+        (c.plot_confusion() if o.plot == "confusion" else c.plot()).savefig(file, dpi=150)
+        print(file, file=sys.stderr)
     _say(c.to_dict(), o.json, lambda: _table(c.rows(), "nothing differs"))
     return 0
 

@@ -47,6 +47,12 @@ def test_a_trackers_page_shows_the_runs(pod, workspace, tracked):
     pod("stop", job.id)
     assert p.wait(30) == 0 and job.status == "stopped"
     wait_for(lambda: not processes_in(workspace), 10, "the end of its processes")
+    # killed: the server, and what it has started, go too
+    p, job = served(pod)
+    p.kill()
+    p.communicate()
+    wait_for(lambda: not processes_in(workspace), 10, "the end of its processes")
+    assert job.status == "died"
 
 
 def test_a_page_that_has_nothing_to_show_is_not_opened(pod):

@@ -287,6 +287,10 @@ def test_two_studies_share_a_database(workspace, postgres_url):
         begin({**SPACE, "lr": {"low": 0.01, "high": 0.1, "log": True}}, **given)
     with pytest.raises(PodError, match="looks for valid_acc, not for valid_loss"):
         begin(**given, objective="valid_loss")
+    with pytest.raises(PodError, match="has epochs=1, and here it is 2"):
+        begin(**{**given, "epochs": 2})
+    with pytest.raises(PodError, match="has constraints="):
+        begin(**given, constraints={"parameters": 500_000})
     two = begin(**given)
     ended(one), ended(two)
     assert 4 <= len(one.trials) == len(two.trials) <= 5  # both may take the last one
@@ -303,15 +307,47 @@ def test_a_machine_that_is_gone_loses_its_trial_to_the_others(workspace, postgre
 
     with psycopg.connect(postgres_url + "postgres", autocommit=True) as c:
         c.execute("CREATE DATABASE gone")
-    given = dict(trials=1, epochs=1, storage=postgres_url + "gone", name="shared")
-    there = tune("digits", SPACE, model="podnet_n", loggers="none", background=True, **{**given, "epochs": 2000})
+    given = dict(trials=1, epochs=40, storage=postgres_url + "gone", name="shared")
+    there = begin(**given)
     wait_for(lambda: training(there), 90, "its training")
     there.kill()
     with psycopg.connect(postgres_url + "gone", autocommit=True) as c:
         c.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '10 minutes'")
     here = begin(**given)
     assert ended(here)["counts"] == {"done": 1, "failed": 1}
-    assert here.trials["epochs"][1] == 1 and here.best_trial == 1
+    assert here.trials["epochs"][1] == 40 and here.best_trial == 1
+
+
+def test_a_study_from_the_command_line(pod, workspace):
+    """Started, shown, changed, resumed; its best trained for longer."""
+    (workspace / "space.yaml").write_text("lr: {low: 5e-3, high: 0.1, log: true}\nema: [false, true]\n")
+    given = ("--space", "space.yaml", "--trials", 2, "--epochs", 1, "--model", "podnet_n", "--loggers", "none")
+    id = pod.json("tune", "digits", *given)["id"]
+    assert [s["id"] for s in pod.json("tune", "ls")] == [id]
+    shown = pod("tune", "show", "last", "--plot", "history", "--to", "h.png").stdout
+    assert id in shown and "2 done" in shown and (workspace / "h.png").read_bytes()[1:4] == b"PNG"
+    assert pod.json("tune", "add", id, "lr=2e-2")["trial"] == 2
+    assert pod.json("tune", "clone", id, 0, "ema=true", "batch_size=64")["trial"] == 3
+    assert pod.json("tune", "add", id, "lr=0.03")["trial"] == 4
+    assert "is skipped" in pod("tune", "skip", id, 4).stdout
+    assert pod.json("tune", "extend", id, 1)["wanted"] == 6
+    for args, said in [
+        (("show", "nothing"), "nothing"),
+        (("add", id, "lr=5"), "tries 0.005 to 0.1"),
+        (("add", id, "lr"), "expected NAME=VALUE"),
+        (("skip", id, 99), "no trial 99"),
+        (("extend", id, 0), "trials=0"),
+        (("show", id, "--plot", "historie"), "Did you mean 'history'"),
+    ]:
+        assert said in pod("tune", *args, code=2).stderr
+    pod("resume", id)
+    trials = pod.json("tune", "show", id)["trials"]
+    assert [t["state"] for t in trials] == ["done", "done", "done", "done", "skipped", "done"]
+    assert trials[2]["params"]["lr"] == 0.02
+    assert trials[3]["params"] == {**trials[0]["params"], "ema": True, "batch_size": 64}
+    best = pod.json("tune", "best", id)
+    assert best["id"] in {t["run"] for t in trials}
+    assert pod.json("tune", "best", id, "--epochs", 2)["config"]["lr"] == best["config"]["lr"]
 
 
 def test_a_grid_has_an_end(workspace):

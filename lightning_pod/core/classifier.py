@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'orthogonal', 'Muon', 'kernels', 'MovingAverage', 'Classifier', 'configure_model',
-           'views', 'scores', 'training_step', 'validation_step', 'test_step', 'predict_step', 'configure_optimizers',
-           'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder', 'read_checkpoint',
-           'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch']
+           'views', 'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
+           'configure_optimizers', 'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder',
+           'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
 import math, os, pickle
@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from .config import PodError, unknown
 from .job import find_job
@@ -139,6 +139,7 @@ class Classifier(LightningModule):
         self.accuracy = nn.ModuleDict(
             {part: MulticlassAccuracy(len(h.classes), average="micro") for part in ("valid", "test")}
         )
+        self.confusion = MulticlassConfusionMatrix(len(h.classes))  # of the test
         if h.finetune == "frozen": self.encoder.requires_grad_(False)
         if h.compile: self.encoder.compile()
 
@@ -193,14 +194,16 @@ def _evaluate(self, part: str, batch):
     x, y = batch
     logits = self.scores(x) if part == "test" else self(x)
     self.accuracy[part](logits, y)
+    if part == "test": self.confusion.update(logits, y)
     self.log(f"{part}_loss", F.cross_entropy(logits, y), on_epoch=True, batch_size=len(y), sync_dist=True)
     self.log(f"{part}_acc", self.accuracy[part], on_epoch=True, batch_size=len(y))
 
+def on_test_epoch_start(self): self.confusion.reset()
 def validation_step(self, batch, batch_idx): self._evaluate("valid", batch)
 def test_step(self, batch, batch_idx): self._evaluate("test", batch)
 def predict_step(self, batch, batch_idx): return self.scores(batch[0] if isinstance(batch, (tuple, list)) else batch).softmax(1)
 
-for f in (scores, training_step, _evaluate, validation_step, test_step, predict_step): setattr(Classifier, f.__name__, f)
+for f in (scores, training_step, _evaluate, on_test_epoch_start, validation_step, test_step, predict_step): setattr(Classifier, f.__name__, f)
 
 # %% ../../nbs/core/08_classifier.ipynb #556cc58c
 def configure_optimizers(self):

@@ -194,7 +194,7 @@ def look_into(subject: Subject, pictures: Pictures, part: str = "test", other: t
     if subject.net is None: f["notes"].append("An ONNX file doesn't show its layers: there are no saliency maps, no map of embeddings, no count of parameters. Diagnose the run that it was made from for these.")
     some = np.random.default_rng(0).permutation(len(p))[:1000]
     tell(0.75, "spoiling images")
-    f["robustness"] = robustness(subject, pictures, p.labels[some], numbers[some], lambda: None)
+    f["robustness"] = robustness(subject, pictures, p.labels[some], numbers[some], lambda: tell(0.75, "spoiling images"))
     tell(0.9, "measuring")
     f["cost"] = cost(subject, pictures)
     return Report(every, part, {**f, "seconds": round(time.perf_counter() - began, 2)}, None, pictures)
@@ -290,7 +290,7 @@ class Album:
 def thumbnail(pixels: np.ndarray,  # [H, W, C] uint8
               side: int = 64) -> str:
     "A small picture as a data URL."
-    im, out = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), io.BytesIO()
+    im, out = Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]), io.BytesIO()  # of more channels the first three
     small = max(im.size) <= 40
     if not small: im.thumbnail((side, side))
     im.save(out, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 70}))

@@ -18,6 +18,7 @@ from scipy import optimize, special, stats
 from sklearn import metrics as sk
 
 from ..core.config import PodError, replacing
+from .runs import draw_confusion
 
 # %% ../../nbs/train/23_figures.ipynb #8380cc09
 @dataclass(eq=False)
@@ -124,7 +125,7 @@ def remarks(p: Predictions) -> list[str]:
     lacking, silent = [c for c, n in zip(p.classes, seen) if n == 0], [c for c, n, m in zip(p.classes, said, seen) if n == 0 and m]
     out = [f"{_these(lacking)} no image here: recall can't be known, and averages are taken over the others."] if lacking else []
     if silent: out.append(f"{_these(silent, 'is', 'are')} never predicted, though there are images of it: precision can't be known.")
-    if p.right.all(): out.append(f"No mistake among {len(p):,} images: a bootstrap shows no interval then. By the rule of three, the accuracy on new images is above {max(0, 1 - 3 / len(p)):.1%}, with 95 % confidence.")
+    if p.right.all(): out.append(f"No mistake among {len(p):,} images: by the rule of three, the accuracy on new images is above {max(0, 1 - 3 / len(p)):.1%}, with 95 % confidence.")
     few = [c for c, n in zip(p.classes, seen) if 0 < n < 10]
     if few: out.append(f"{_these(few)} fewer than 10 images here: one more mistake moves its recall by 10 points or more.")
     return out
@@ -135,16 +136,12 @@ def _these(names: list[str], one: str = "has", many: str = "have") -> str:
 # %% ../../nbs/train/23_figures.ipynb #80c82ccc
 def plot_confusion(p: Predictions, most: int = 40):
     "The confusion matrix, as a matplotlib Figure; of many classes those with the most mistakes."
+    import pandas as pd
     cm = confusion(p)
     shown = np.sort(np.argsort(-(cm.sum(1) + cm.sum(0) - 2 * cm.diagonal()), kind="stable")[:most])
-    part, share, names = cm[np.ix_(shown, shown)], (cm / np.maximum(cm.sum(1, keepdims=True), 1))[np.ix_(shown, shown)], [p.classes[i] for i in shown]
-    side = max(2.6, 0.36 * len(shown) + 1.2)
+    names, side = [p.classes[i] for i in shown], max(2.6, 0.36 * len(shown) + 1.2)
     fig, ax = _figure(side, side * 0.9)
-    ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
-    if len(shown) <= 25:
-        for i, j in zip(*np.nonzero(part)): ax.text(j, i, part[i, j], ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.35 else "black")
-    ax.set_xticks(range(len(shown)), names, rotation=90 if max(map(len, names)) > 2 else 0); ax.set_yticks(range(len(shown)), names)
-    ax.set(xlabel="taken for", ylabel="is")
+    draw_confusion(ax, pd.DataFrame(cm[np.ix_(shown, shown)], names, names), cm.sum(1)[shown])
     return _closed(fig)
 
 def _figure(width: float, height: float, columns: int = 1):
@@ -181,7 +178,7 @@ def plot_thresholds(p: Predictions, named: int = 3):
         for c in [c for c in curves if c not in worst] + worst[::-1]:
             x, y, area = curves[c]
             few = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
-            ax.plot(x[few], y[few], **({"lw": 1.5, "label": f"{c}  {area:.3f}", "zorder": 3} if c in worst else {"lw": 0.7, "color": "#8a9099", "alpha": 0.6}))
+            ax.plot(x[few], y[few], **({"lw": 1.5, "label": f"{' ' * c.startswith('_')}{c}  {area:.3f}", "zorder": 3} if c in worst else {"lw": 0.7, "color": "#8a9099", "alpha": 0.6}))
         ax.set(xlabel=titles[0], ylabel=titles[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         if curves: ax.legend(title="worst, area", fontsize=8, title_fontsize=8, loc="lower right" if ax is axs[0] else "lower left", frameon=False)
     return _closed(fig)
@@ -296,8 +293,8 @@ def headline(p: Predictions, resamples: int = 10_000,  # fewer for ECE and NLL o
              seed: int = 0) -> dict[str, tuple[float, float, float]]:
     "The headline numbers, each with the ends of its 95 % bootstrap interval."
     rng, n = np.random.default_rng(seed), len(p)
-    out = {"accuracy": _interval(p.right.mean(), rng.binomial(n, p.right.mean(), resamples) / n)}
-    for k, v in top_k(p, (3, 5)).items(): out[f"top-{k} accuracy"] = _interval(v, rng.binomial(n, v, resamples) / n)
+    def share(v): return _interval(v, rng.binomial(n, v, resamples) / n) if 0 < v < 1 else (float(v), *map(float, stats.binomtest(round(v * n), n).proportion_ci(method="wilson")))
+    out = {"accuracy": share(p.right.mean())} | {f"top-{k} accuracy": share(v) for k, v in top_k(p, (3, 5)).items()}
     cm = confusion(p)
     i, j = np.nonzero(cm)
     rows, columns = (np.eye(len(cm))[k] for k in (i, j))
@@ -321,7 +318,12 @@ def _resampled(p: Predictions, rng, resamples: int, bins: int = 15) -> dict:
     return {"calibration error (ECE)": _interval(c.ece, ece), "log-likelihood loss (NLL)": _interval(c.nll, loss)}
 
 def _parts(total: int, size: int) -> list[int]: return [min(size, total - k) for k in range(0, total, size)]
-def _interval(value: float, draws: np.ndarray) -> tuple[float, float, float]: return (float(value), *(float(v) for v in np.quantile(draws, (0.025, 0.975))))
+def _interval(value: float, draws: np.ndarray) -> tuple[float, float, float]:
+    "The value and the ends of its bias-corrected interval, which holds it."
+    below = ((draws < value).mean() + (draws <= value).mean()) / 2
+    ends = special.ndtr(2 * special.ndtri(np.clip(below, 1e-4, 1 - 1e-4)) + special.ndtri([0.025, 0.975]))
+    low, high = np.quantile(draws, ends)
+    return float(value), float(min(low, value)), float(max(high, value))
 
 # %% ../../nbs/train/23_figures.ipynb #18f3090e
 @dataclass(frozen=True)

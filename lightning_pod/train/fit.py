@@ -157,7 +157,6 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
     out = {"precision": "32-true", "lr": c.lr, "batch_size": getattr(data, "batch_size", None)}
     net = c.model if model is None else model.hparams.net if isinstance(model, Classifier) else OBJECT
     if isinstance(data, ImageData) and not net.endswith(OBJECT):
-        data.setup()  # which reads the images, and finds their size
         size = min(data.spec.height, data.spec.width)
         if "precision" not in c.trainer and outside_rank() is None:
             out["precision"], times = fastest_precision(net, data.channels, size, data.batch_size)
@@ -287,6 +286,9 @@ def _finish(ctx: Context, trainer: pl.Trainer, model: pl.LightningModule, data, 
         test = {k: float(v) for k, v in trainer.test(model, datamodule=data, verbose=False)[0].items()}
         ctx.metrics(epoch=row["epoch"], step=row["step"], **test)
         metrics |= test
+        if isinstance(model, Classifier):
+            matrix = model.confusion.compute()  # of all processes
+            if trainer.is_global_zero and matrix.sum(): write_json(ctx.path / "confusion.json", {"classes": list(model.hparams.classes), "matrix": matrix.tolist()})
     return {
         "metrics": metrics,
         "seconds": round(callback.before + time.monotonic() - callback.began, 2),

@@ -432,13 +432,14 @@ def spoilt(pixels: np.ndarray,  # [B, H, W, C] uint8
         kernel = min(2 * math.ceil(3 * strength * side) + 1, 2 * side - 1)
         x = V.gaussian_blur(x, [kernel, kernel], [max(strength * side, 0.3)] * 2)
     elif how == "noise": x = (x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)) * 255 * strength).clamp(0, 255).round().byte()
-    elif how == "brightness": x = V.adjust_brightness(x, strength)
+    elif how == "brightness": x = V.adjust_brightness(x.flatten(0, 1)[:, None], strength).reshape(x.shape)  # each channel by itself: it takes one or three
     elif how == "rotation": x = V.rotate(x, strength, interpolation=V.InterpolationMode.BILINEAR)
     elif how == "JPEG": return np.stack([_compressed(p, int(strength)) for p in pixels])
     else: raise PodError(f"unknown corruption {how!r}: there are {', '.join(CORRUPTIONS)}")
     return x.permute(0, 2, 3, 1).numpy()
 
 def _compressed(pixels: np.ndarray, quality: int) -> np.ndarray:
+    if pixels.shape[2] not in (1, 3): return np.concatenate([_compressed(pixels[..., k:k + 1], quality) for k in range(pixels.shape[2])], axis=2)
     out = io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.save(out, "JPEG", quality=quality)
@@ -448,15 +449,17 @@ def robustness(subject: Subject, pictures: Pictures, labels: np.ndarray, index: 
                progress: Callable[[], None] = lambda: None):
     "A data frame: accuracy under each corruption, with its interval, and how much is lost."
     import pandas as pd
-    clean, rows = pictures.gather(index), []
-    for how, strength in [("as they are", None), *((k, s) for k, (strengths, _) in CORRUPTIONS.items() for s in strengths)]:
-        pixels = clean if strength is None else spoilt(clean, how, strength)
-        with torch.inference_mode(): said = torch.cat([subject.ask(pictures.inputs(part).to(subject.device)).argmax(1).cpu() for part in np.array_split(pixels, -(-len(pixels) // 256))]).numpy()
-        k, n = int((said == labels).sum()), len(labels)
-        ci = stats.binomtest(k, n).proportion_ci(method="wilson")
-        rows.append({"corruption": how, "strength": strength, "unit": CORRUPTIONS[how][1] if strength is not None else "", "accuracy": k / n, "low": ci.low, "high": ci.high, "lost": rows[0]["accuracy"] - k / n if rows else 0.0})
-        progress()
-    return pd.DataFrame(rows)
+    ways = [("as they are", None), *((k, s) for k, (strengths, _) in CORRUPTIONS.items() for s in strengths)]
+    right, n = np.zeros(len(ways), dtype=int), len(labels)
+    for r in chunks(n, max(1, min(256, 100_000_000 // (16 * pictures.gather(index[:1]).size)))):  # spoiling takes some copies of floats
+        clean = pictures.gather(index[r.start:r.stop])
+        for k, (how, strength) in enumerate(ways):
+            pixels = clean if strength is None else spoilt(clean, how, strength, seed=r.start)
+            with torch.inference_mode(): said = subject.ask(pictures.inputs(pixels).to(subject.device)).argmax(1).cpu().numpy()
+            right[k] += (said == labels[r.start:r.stop]).sum()
+            progress()
+    ends = [stats.binomtest(int(k), n).proportion_ci(method="wilson") for k in right]
+    return pd.DataFrame([{"corruption": how, "strength": s, "unit": CORRUPTIONS[how][1] if s is not None else "", "accuracy": k / n, "low": ci.low, "high": ci.high, "lost": (right[0] - k) / n} for (how, s), k, ci in zip(ways, right, ends)])
 
 # %% ../../nbs/train/24_probes.ipynb #00151e2a
 @dataclass(frozen=True)

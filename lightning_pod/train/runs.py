@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'as_images', 'Run', 'start_fit', 'environment', 'list_runs', 'load_run',
            'run_rows', 'runs', 'settings_of', 'better', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
-           'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use', 'dependents', 'remove', 'reindex',
-           'aim_main', 'aim_hash']
+           'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use',
+           'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
@@ -97,6 +97,13 @@ class Run(Job):
     def summary(self) -> dict:
         "The metrics that stand for the run: of its best epoch, and of the test; while it trains, of its newest epoch."
         return self.to_dict()["metrics"]
+    @property
+    def confusion(self):
+        "A data frame: how many test images of each class (row) were taken for each class (column); None where there was no test, or the run has a module of your own and no report yet."
+        import pandas as pd
+        told = read_json(self.path / "confusion.json") or {}
+        if not told and (report := read_json(self.path / "report" / "report.json")): told = {"classes": report["classes"], "matrix": report["confusion"]}
+        return pd.DataFrame(told["matrix"], pd.Index(told["classes"], name="is"), pd.Index(told["classes"], name="taken for")) if told else None
     @property
     def seconds(self) -> float | None:
         "How long the fit took until its end or its newest epoch, all attempts together."
@@ -413,6 +420,26 @@ class Comparison:
             ax.set(xlabel="epoch", title=name)
         axs[0].legend(fontsize=8)
         return fig
+    def plot_confusion(self, most: int = 20):  # classes at most: those with the most mistakes
+        "A matplotlib figure: the runs' confusion matrices on their test images, side by side; of two runs also what changed. Raises `PodError` where a run has none."
+        import matplotlib.pyplot as plt
+        found = {r.id: r.confusion for r in self.found}
+        if lacking := [i for i, m in found.items() if m is None]: raise PodError(f"no confusion matrix of {', '.join(lacking)}: it wasn't tested, or has a module of its own. Make a report: pod diagnose {lacking[0]}")
+        first, *others = found.values()
+        if any(set(m.index) != set(first.index) for m in others): raise PodError("the runs know different classes: their confusion matrices can't be set side by side")
+        matrices = [m.loc[first.index, first.index] for m in found.values()]
+        missed = sum(m.to_numpy() for m in matrices)
+        shown = first.index[np.sort(np.argsort(2 * missed.diagonal() - missed.sum(0) - missed.sum(1), kind="stable")[:most])]
+        titles, change = [self.label(i) for i in found], len(matrices) == 2 and int(matrices[0].sum().sum()) == int(matrices[1].sum().sum())
+        side = max(2.4, 0.3 * len(shown) + 0.8)
+        fig, (axs,) = plt.subplots(1, len(matrices) + change, figsize=(side * (len(matrices) + change), side), layout="constrained", squeeze=False)
+        plt.close(fig)
+        for ax, m, title in zip(axs, matrices, titles): draw_confusion(ax, m.loc[shown, shown], m.sum(1)[shown]); ax.set_title(title, fontsize=9, parse_math=False)
+        if change:
+            draw_change(axs[2], (matrices[1] - matrices[0]).loc[shown, shown], matrices[0].sum(1)[shown])
+            axs[2].set_title("second less first", fontsize=9)
+        for ax in axs[1:]: ax.set(ylabel="", yticklabels=[])
+        return fig
     def label(self, id: str) -> str:
         "A run's name in a picture: the end of its id, and up to two settings that differ."
         i, own = self.runs.index(id), [k for k in self.settings if k not in ("status", "commit", "changed_files") and "(package)" not in k]
@@ -421,6 +448,27 @@ class Comparison:
         def marks(row): return ["font-weight: bold" if row.name[0] == "metric" and run in self.best.get(row.name[1], ()) else "" for run in row.index]
         def text(v): return "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= 1e-3 else html.escape(str(v))
         return self.frame().style.apply(marks, axis=1).format(text).format_index(escape="html").to_html()
+
+def draw_confusion(ax, matrix,  # data frame
+                   support):  # images of each row's class
+    "A confusion matrix on a matplotlib Axes; the colours are shares of the row, so that a rare class shows as well."
+    share = matrix.to_numpy() / np.maximum(np.asarray(support), 1)[:, None]
+    ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    _cells(ax, matrix, lambda i, j: "white" if share[i, j] > 0.35 else "black", "{}")
+
+def draw_change(ax, matrix, support):  # what `draw_confusion` takes
+    "The difference of two confusion matrices on a matplotlib Axes: blue is better, red worse."
+    better = (matrix.to_numpy() / np.maximum(np.asarray(support), 1)[:, None]) * np.where(np.eye(len(matrix), dtype=bool), 1, -1)
+    ax.imshow(np.sign(better) * np.sqrt(abs(better)), cmap="RdBu", vmin=-0.6, vmax=0.6)
+    _cells(ax, matrix, lambda i, j: "black", "{:+d}")
+
+def _cells(ax, matrix, color: Callable, text: str):
+    "Names at the sides, and a number in each cell that isn't 0."
+    names, m = [str(c) for c in matrix.index], matrix.to_numpy()
+    if len(names) <= 25:
+        for i, j in zip(*np.nonzero(m)): ax.text(j, i, text.format(m[i, j]), ha="center", va="center", fontsize=8, color=color(i, j))
+    ax.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False); ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.set(xlabel="taken for", ylabel="is")
 
 def compare(*runs: str | Run,  # two or more
             where: Workspace | None = None) -> Comparison:

@@ -6,22 +6,27 @@
 __all__ = ['PAGES', 'start_page', 'page_body']
 
 # %% ../../nbs/train/26_track.ipynb #c503d51d
-import contextlib, ctypes, importlib.util, os, signal, socket, subprocess, sys
+import contextlib, importlib.util, os, signal, socket, subprocess, sys
 
 from ..core.config import PodError, Workspace, address, claim_port, unknown, workspace
 from ..core.job import Context, Job, jobs
 from .runs import why_no_aim
 
 # %% ../../nbs/train/26_track.ipynb #98c30b59
+def _dying_with_us(code: str) -> list[str]:
+    "A command that runs `code`, and ends it with all it has started when this process is gone, killed or not."
+    watch = f"import os, signal, threading, time\ndef watch():\n    while os.getppid() == {os.getpid()}: time.sleep(.3)\n    os.killpg(0, signal.SIGKILL)\nthreading.Thread(target=watch, daemon=True).start()\n"
+    return [sys.executable, "-c", watch + code]
+
 def _aim(ws: Workspace, host: str, port: int) -> list[str]:
     if importlib.util.find_spec("aim") is None: raise PodError(why_no_aim())
     if not (ws.path / ".aim").is_dir(): raise PodError(f"nothing is tracked in Aim in '{ws.path}' yet: a training with loggers='aim', the default, begins it; `pod runs reindex` puts older runs there")
-    return [sys.executable, "-c", "from aim.cli.cli import cli_entry_point; cli_entry_point()", "up", "--repo", str(ws.path), "--host", host, "--port", str(port), "--workers", "1", "--yes"]
+    return [*_dying_with_us("from aim.cli.cli import cli_entry_point; cli_entry_point()"), "up", "--repo", str(ws.path), "--host", host, "--port", str(port), "--workers", "1", "--yes"]
 
 def _tensorboard(ws: Workspace, host: str, port: int) -> list[str]:
     if importlib.util.find_spec("tensorboard") is None: raise PodError("TensorBoard is not installed: pip install lightning_pod[tensorboard]")
     if not any(ws.runs.glob("[!.]*/tensorboard")): raise PodError(f"no run in '{ws.runs}' was tracked for TensorBoard: train with --loggers tensorboard, or --loggers aim,tensorboard for both")
-    return [sys.executable, "-m", "tensorboard.main", "--logdir", str(ws.runs), "--host", host, "--port", str(port), "--reload_interval", "5"]
+    return [*_dying_with_us("from tensorboard.main import run_main; run_main()"), "--logdir", str(ws.runs), "--host", host, "--port", str(port), "--reload_interval", "5"]
 
 PAGES = {"aim": _aim, "tensorboard": _tensorboard}
 
@@ -39,16 +44,12 @@ def start_page(tracker: str = "aim",  # or "tensorboard"
     port = claim_port(host, port)
     return Job.create(ws.jobs, "track", "lightning_pod.train.track:page_body", {"tracker": tracker, "host": host, "port": port}, f"{tracker} at {address(host, port)}")
 
-def _end_with_parent():
-    "Be asked to end when the Job's process is killed."
-    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
 def page_body(ctx: Context):
     "The body of the Job: the tracker's server, until a stop is asked for."
     tracker, host, port = (ctx.config[k] for k in ("tracker", "host", "port"))
     ws = workspace(ctx.path.parent.parent.parent)
     with open(ctx.path / "log.txt", "ab") as log:
-        server = subprocess.Popen(PAGES[tracker](ws, host, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ctx.path, start_new_session=True, preexec_fn=_end_with_parent)
+        server = subprocess.Popen(PAGES[tracker](ws, host, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ctx.path, start_new_session=True)
     try:
         while not _answers(host, port):
             if server.poll() is not None: raise PodError(f"{tracker} ended with exit code {server.returncode}: {(ctx.job.log().strip().splitlines() or ['it said nothing'])[-1]}")

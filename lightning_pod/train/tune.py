@@ -1286,9 +1286,8 @@ def tune(data="digits",  # as for `fit`
     "Look for the settings with which a fit ends best, here and now. Raises `PodError` for what can't be; a stop isn't an error: look at `study.status`."
     ws = workspace(workspace_path)
     if resume is not None:
-        if more := [*settings, *(k for k, v in dict(trials=trials, minutes=minutes, constraints=constraints, storage=storage, name=name, threads=threads).items() if v is not None)]:
-            raise PodError(f"{', '.join(more)} can't be changed when a study goes on: begin a new one" + ("; study.extend(trials) gives it more" if "trials" in more else ""))
-        study = _to_go_on(resume, ws, space)
+        study = _to_go_on(resume, ws, space, {**dict(data=data, trials=trials, minutes=minutes, workers=workers, objective=objective, constraints=constraints, sampler=sampler, pruner=pruner, model=model, storage=storage, name=name,
+                                                     threads=threads, title=title), **settings})
     else: study = _new_study(ws, data, model, settings, make_space(space), dict(trials=trials, minutes=minutes, workers=workers, objective=read_objectives(objective), constraints=read_constraints(constraints),
                                                                        sampler=sampler, pruner=pruner, name=name, threads=threads), storage, title)
     if background: return study.start()
@@ -1301,8 +1300,13 @@ def tune(data="digits",  # as for `fit`
         if show: show.close()
     return study
 
-def _to_go_on(resume, ws: Workspace, space) -> Study:
-    study = load_study(resume, ws)
+def _to_go_on(resume, ws: Workspace, space, given: dict) -> Study:
+    "The study to go on with. Raises `PodError` where something else is given than it was begun with."
+    study, usual = load_study(resume, ws), inspect.signature(tune).parameters
+    was = {**study.config, **study.config["settings"]}
+    def same(k, v): return k in usual and type(v) is type(usual[k].default) and v == usual[k].default or isinstance(v, (str, int, float)) and v == was.get(k)
+    if more := [k for k, v in given.items() if not same(k, v)]:
+        raise PodError(f"{', '.join(more)} can't be changed when a study goes on: begin a new one" + ("; study.extend(trials) gives it more" if "trials" in more else ""))
     if not (isinstance(space, str) and space == "default"): _same_space(study.id, study._space(), make_space(space))
     study._may_start()
     return study
@@ -1432,12 +1436,25 @@ def _in_storage(study: Study, space, storage, learns: bool):
             if old is not None and isinstance(space, Space): _same_space(name, old, space)
             elif was["space"].get("function") != space.to_dict().get("function"): raise SpaceChanged(f"the space of study {name} is another one. Begin a new study under another name")
             if list(was["objective"].items()) != list(config["objective"].items()): raise PodError(f"study {name} looks for {', '.join(was['objective'])}, not for {', '.join(config['objective'])}: choose another name")
+            for k, mine, theirs in _differing(_common(config), was.get("common", {})): raise PodError(f"study {name} has {k}={theirs!r}, and here it is {mine!r}: trials of both couldn't be compared. Say {k}={theirs!r}, or choose another name")
             return
-        made.set_user_attr("pod", {"space": space.to_dict(), "objective": config["objective"]})
+        made.set_user_attr("pod", {"space": space.to_dict(), "objective": config["objective"], "common": _common(config)})
         made.set_metric_names(list(config["objective"]))
         if learns and isinstance(space, Space):
             usual = {n: _encoded(config["settings"].get(n, getattr(FitConfig(), n, None))) for n in space.searched if not n.startswith("trainer.")}
             if usual := {n: v for n, v in usual.items() if _holds(space.distributions()[n], v)}: made.enqueue_trial(usual, {"note": "the usual settings"})
+
+_OF_A_MACHINE = ("root", "download", "memory_gb", "loggers", "checkpoint_minutes", "compile")  # may differ between machines that share a study
+
+def _common(config: dict) -> dict:
+    "What all machines that share a study must agree on: constraints, data, model, epochs …; of data in a folder its name, as it may lie elsewhere."
+    settings = {k: v for k, v in {**FitConfig().to_dict(), **config["settings"]}.items() if k not in (*_OF_A_MACHINE, "title")}
+    settings["data"] = str(settings["data"]) if "://" in str(settings["data"]) or str(settings["data"]).startswith("store:") else Path(str(settings["data"])).name
+    return {**settings, "constraints": config["constraints"]}
+
+def _differing(mine: dict, theirs: dict) -> list[tuple]:
+    theirs = json.loads(json.dumps(theirs))
+    return [(k, v, theirs[k]) for k, v in json.loads(json.dumps(mine, default=str)).items() if k in theirs and v != theirs[k]]
 
 def load_study(id: "str | os.PathLike | Study" = "last",  # an id, its beginning or end, "last", or a folder
                where: Workspace | None = None) -> Study:
