@@ -19,7 +19,7 @@ app: $(VENV)/.app  ## the workbench in the browser, at http://127.0.0.1:8866; Ct
 lab: $(VENV)/.app  ## JupyterLab on the notebooks
 	@exec $(BIN)/jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-test: $(VENV)/.dev  ## notebooks and pytest, with what they need (Chromium and PostgreSQL by apt when root)
+test: $(VENV)/.dev  ## notebooks and pytest, with what they need (Chromium, PostgreSQL, MariaDB by apt when root)
 	@sh scripts/setup_tests.sh
 	@$(BIN)/python scripts/in_step.py
 	@echo "testing the notebooks"

@@ -1,15 +1,17 @@
 #!/bin/sh
-# What the tests need beside Python packages: Chromium and PostgreSQL. As root they are installed by apt; otherwise
+# What the tests need beside Python packages: Chromium, PostgreSQL, MariaDB. As root they are installed by apt; otherwise
 # this tells which tests will be skipped, and how to get them.
 set -eu
 cd "$(dirname "$0")/.."
 
 has_chromium() { for b in chromium chromium-browser google-chrome; do "$b" --version && return; done; return 1; }
 has_postgresql() { ls /usr/lib/postgresql/*/bin/postgres || command -v postgres; }
+has_mariadb() { command -v mariadbd || ls /usr/sbin/mariadbd; }
 
 missing=
 has_chromium >/dev/null 2>&1 || missing="$missing chromium"
 has_postgresql >/dev/null 2>&1 || missing="$missing postgresql"
+has_mariadb >/dev/null 2>&1 || missing="$missing mariadb-server"
 
 if [ "$(id -u)" = 0 ]; then
     [ -n "$missing" ] || exit 0

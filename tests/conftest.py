@@ -192,6 +192,17 @@ def postgres_url():
         yield url
 
 
+@pytest.fixture(scope="session")
+def mysql_url():
+    """A real MariaDB of this session: its URL, without a database."""
+    from mysql import binary, mysql_server
+
+    if binary() is None:
+        pytest.skip("mariadb-server is not installed")
+    with mysql_server() as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request, workspace, monkeypatch):
     """The URL of an empty database, in turn of both kinds; `Store()` and the command `pod` use it."""

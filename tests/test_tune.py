@@ -249,7 +249,8 @@ def test_a_space_that_changed(workspace):
     (dict(space={"trainer": {"gradient_clip_vall": [1, 2]}}), "Did you mean 'gradient_clip_val'"),
     (dict(space="nowhere.yaml"), "no such file"),
     (dict(storage="study.db"), "expected the URL of a database"),
-    (dict(storage="mysql://u:secret@h/n"), "pymysql"),
+    (dict(storage="mysql://u:secret@127.0.0.1:1/n"), "is the server running"),
+    (dict(storage="mysql://u:sec@ret:x/n"), "can't be read"),
     (dict(name="shared"), "storage="),
     (dict(optimiser="adamw"), "Did you mean 'optimizer'"),
 ])  # fmt: skip
@@ -276,12 +277,23 @@ def test_every_sampler_and_pruner_can_be_had():
 # ---- many machines
 
 
-def test_two_studies_share_a_database(workspace, postgres_url):
+@pytest.fixture(params=["postgresql", "mysql"])  # the second is Debian's mariadb-server
+def server(request):
+    """The URL of an empty database on a server."""
     import psycopg
+    from mysql import execute
 
-    with psycopg.connect(postgres_url + "postgres", autocommit=True) as c:
-        c.execute("CREATE DATABASE study")
-    given = dict(trials=4, epochs=1, storage=postgres_url + "study", name="shared")
+    url = request.getfixturevalue("postgres_url" if request.param == "postgresql" else "mysql_url")
+    if request.param == "mysql":
+        execute(url, "CREATE DATABASE study")
+    else:
+        with psycopg.connect(url + "postgres", autocommit=True) as c:
+            c.execute("CREATE DATABASE study")
+    return url + "study"
+
+
+def test_two_studies_share_a_database(workspace, server):
+    given = dict(trials=4, epochs=1, storage=server, name="shared")
     one = begin(**given)
     with pytest.raises(PodError, match="lr was 0.005 to 0.1 .log., and is now 0.01 to 0.1"):
         begin({**SPACE, "lr": {"low": 0.01, "high": 0.1, "log": True}}, **given)
