@@ -18,6 +18,7 @@ _PUBLIC = {
     "Study": "train.tune",
     "load_study": "train.tune",
     "diagnose": "train.diagnose",
+    "out_of_sample": "train.diagnose",
     "App": "app.flow",
     "Flow": "app.flow",
     "Work": "app.work",

@@ -10,7 +10,7 @@ __all__ = ['VERBS_OF_RUNS', 'VERBS_OF_TUNE', 'VERBS_OF_DATA', 'VERBS', 'fit', 'r
            'data', 'diagnose', 'main', 'run', 'restart', 'why']
 
 # %% ../nbs/60_cli.ipynb #21f516d6
-import json, re, sys
+import difflib, json, math, os, re, sys
 from collections.abc import Callable
 
 # %% ../nbs/60_cli.ipynb #137db154
@@ -43,8 +43,22 @@ def _parse(parser, argv: list[str]):
 # %% ../nbs/60_cli.ipynb #85b6a7e9
 def _say(value, as_json: bool, text: Callable[[], str] | str):
     "Print a result: JSON on one line, or text."
-    if as_json: print(json.dumps(value, default=str), flush=True)
+    if as_json: print(json.dumps(_finite(value), default=str), flush=True)
     else: print(text() if callable(text) else text, flush=True)
+
+def _save_picture(draw: Callable, file: str):
+    "Save what `draw()` draws; its name goes to stderr. Raises `PodError` where it can't be written."
+    from lightning_pod.core.config import PodError
+    figure = draw()
+    try: figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as e: raise PodError(f"the picture can't be written to '{file}': {e}") from e
+    print(file, file=sys.stderr)
+
+def _finite(value):
+    "The same with None for what JSON has no number for: infinite, or not a number."
+    if isinstance(value, dict): return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def _table(rows: list[dict], empty: str) -> str:
     "Rows of equal keys as aligned columns."
@@ -168,6 +182,7 @@ def _size(n: float) -> str | None:
 
 def runs_compare(argv: list[str]) -> int:
     "Show what differs between runs, and who is better: pod runs compare A B [--plot confusion --to FILE.png]."
+    from lightning_pod.core.config import PodError
     from lightning_pod.train.runs import compare
     p = _runs_parser("compare", runs_compare.__doc__)
     p.add_argument("runs", metavar="RUN", nargs="+", help="two or more")
@@ -175,11 +190,9 @@ def runs_compare(argv: list[str]) -> int:
     p.add_argument("--to", metavar="FILE", help="where; default: compare-KIND.png")
     o = _parse(p, argv)
     c = compare(*o.runs)
-    if o.plot:
-        file = o.to or f"compare-{o.plot}.png"
-        (c.plot_confusion() if o.plot == "confusion" else c.plot()).savefig(file, dpi=150)
-        print(file, file=sys.stderr)
-    _say(c.to_dict(), o.json, lambda: _table(c.rows(), "nothing differs"))
+    if o.plot: _save_picture(lambda: c.plot_confusion() if o.plot == "confusion" else c.plot(), o.to or f"compare-{o.plot}.png")
+    elif o.to: raise PodError("--to says where a picture goes: say which with --plot")
+    _say(c.to_dict(), o.json, lambda: "\n".join([_table(c.rows(), "nothing differs"), *c.notes]))
     return 0
 
 def runs_tag(argv: list[str]) -> int:
@@ -408,8 +421,10 @@ def track(argv: list[str]) -> int:
 # %% ../nbs/60_cli.ipynb #56a0c987
 def tune(argv: list[str]) -> int:
     "Look for the best settings: pod tune DATA --space FILE --trials 50 --workers 2; or show, add, skip, clone, extend, best."
-    from lightning_pod.core.config import PodError
+    from lightning_pod.core.config import PodError, unknown
     if argv and argv[0] in VERBS_OF_TUNE: return VERBS_OF_TUNE[argv[0]](argv[1:])
+    if argv and re.fullmatch(r"[a-z]+", argv[0]) and difflib.get_close_matches(argv[0], VERBS_OF_TUNE, 1, 0.7) and not os.path.exists(argv[0]):
+        raise unknown("verb of pod tune", argv[0], VERBS_OF_TUNE, "A data set of this name isn't here.")
     if argv == ["--help"] or argv == ["-h"]: print(_verbs_of_tune() + "\n")
     from lightning_pod.train.runs import field_comments
     from lightning_pod.train.settings import FitConfig
@@ -486,16 +501,15 @@ def tune_ls(argv: list[str]) -> int:
 
 def tune_show(argv: list[str]) -> int:
     "Show a study's trials and its best: pod tune show STUDY [--plot history --to FILE.png]."
+    from lightning_pod.core.config import PodError
     from lightning_pod.train.tune import load_study
     p = _tune_parser("show", tune_show.__doc__)
     p.add_argument("--plot", metavar="KIND", help="also save a picture: history, importances, parallel, slices, pareto, timeline, epochs")
     p.add_argument("--to", metavar="FILE", help="where; default: STUDY-KIND.png")
     o = _parse(p, argv)
     study = load_study(o.study)
-    if o.plot:
-        file = o.to or f"{study.id}-{o.plot}.png"
-        study.plot(o.plot).savefig(file, dpi=150)
-        print(file, file=sys.stderr)
+    if o.plot: _save_picture(lambda: study.plot(o.plot), o.to or f"{study.id}-{o.plot}.png")
+    elif o.to: raise PodError("--to says where a picture goes: say which with --plot")
     _say(study.to_dict(), o.json, lambda: _study_text(study))
     return 0
 

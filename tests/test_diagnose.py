@@ -23,7 +23,7 @@ from lightning_pod.store.datasets import Store, push
 from lightning_pod.train.diagnose import diagnose, load_report, look_into, material
 from lightning_pod.train.figures import Predictions, at_temperature, calibration, compare, per_class, suspects
 from lightning_pod.train.fit import fit
-from lightning_pod.train.probes import LIKE_RANDOM, Saliency, pictures_of, randomisation, subject_of
+from lightning_pod.train.probes import LIKE_RANDOM, Saliency, agreed, pictures_of, predict, randomisation, subject_of
 from lightning_pod.train.runs import dependents
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -213,7 +213,7 @@ def test_without_captum_there_is_a_report_without_maps(lab, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "captum", None)
     found = look_into(*material(lab.run))
-    assert found.saliency is None and any("pip install 'lightning_pod[report]'" in n for n in found.notes)
+    assert found.saliency is None and any("pip install 'captum'" in n for n in found.notes)
     assert found.robustness is not None and found.map is not None
 
 
@@ -438,12 +438,59 @@ def test_a_run_of_a_users_own_module(lab):
     with torch.no_grad():
         assert r.headline["accuracy"][0] == pytest.approx(float((module.eval().cpu()(x).argmax(1) == y).float().mean()))
     assert r.history is None and (run.path / "report" / "index.html").exists()  # the module has logged nothing
+    longer = fit(data, theirs(pytorch_lightning)[0], epochs=6, loggers="none", progress=False)
+    both = diagnose(run, longer, data=data, net=theirs(pytorch_lightning)[0], progress=False)  # one module for two runs
+    assert both.headline == r.headline and both.comparison.accuracy[0] != both.comparison.accuracy[1]
+    assert (run.confusion.to_numpy() == r.confusion).all()
+    diagnose(run, data=data, net=module, part="valid", progress=False)
+    assert run.confusion is None  # not of the test
+    with pytest.raises(PodError, match="give two different ones"):
+        diagnose(run, run, data=data, net=module, progress=False)
     with pytest.raises(PodError, match=r"made with your own Module: pass it, diagnose\(run, net="):
         diagnose(run, data=data, progress=False)
     with pytest.raises(PodError, match="weights of run .* don't fit Own"):
         diagnose(run, data=data, net=type("Own", (pytorch_lightning.LightningModule,), {})(), progress=False)
     given = look_into(*material(module, ImageData("digits")))
     assert any("pixels from 0 to 1" in n for n in given.notes)
+
+
+def test_what_modules_and_data_of_ones_own_may_do(lab):
+    """One number an image; no gradient; hooks that ask the Trainer; several labels an image; labels that are none."""
+    import pytorch_lightning
+
+    module, data = theirs(pytorch_lightning)
+
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = module
+
+        @torch.no_grad()
+        def forward(self, x):
+            return self.module(x)
+
+    class OneNumber(nn.Module):
+        def forward(self, x):  # 0.4, but for the brightest image
+            return torch.where(x.mean((1, 2, 3)) < brightest, 0.4, 3.0).squeeze()
+
+    class Asks(type(data)):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch if self.trainer.training is False else None
+
+    r = diagnose(Frozen(), data=theirs(pytorch_lightning)[1], progress=False)
+    assert any("No saliency maps" in n and "no_grad" in n for n in r.notes)
+    data.__class__ = Asks
+    pictures = material(module, data)[1]
+    assert data.trainer is None
+    light = pictures.exact.mean((1, 2, 3))
+    brightest, order, subject = light.max() - 1e-6, light.argsort().numpy(), subject_of(OneNumber())
+    assert predict(subject, pictures, order[:1])[0][0, 1] == pytest.approx(0.4)  # a probability, as far as is known
+    assert predict(subject, pictures, order)[0][0, 1] == pytest.approx(1 / (1 + np.exp(-0.4)))  # 3 can't be one
+    with pytest.raises(PodError, match="labels below 0"):
+        agreed(["a", "b"], ["b", "a"], np.array([0, -1]), 2)
+    data.on_after_batch_transfer = lambda b, i: (b[0], nn.functional.one_hot(b[1], 10) * 2)
+    with pytest.raises(PodError, match="name several classes"):
+        material(module, data)
 
 
 def onnx_file(lab, file):

@@ -362,6 +362,52 @@ def test_a_study_from_the_command_line(pod, workspace):
     assert pod.json("tune", "best", id, "--epochs", 2)["config"]["lr"] == best["config"]["lr"]
 
 
+def test_what_would_be_searched_in_vain_is_refused(workspace):
+    import pytorch_lightning as pl
+
+    class Own(pl.LightningModule):
+        pass
+
+    images = torch.zeros(40, 8, 8, 1, dtype=torch.uint8).numpy(), [0, 1] * 20
+    sizes = dict(data=images, space={"batch_size": [8, 16]})
+    for given, said in ((dict(model=Own()), "Own decides lr"), (sizes, "batch_size")):
+        with pytest.raises(PodError, match=f"space: .*{said}.*nothing would be searched"):
+            tune(**{"space": SPACE, **given})
+    assert studies() == []
+
+
+def test_a_space_that_fails_for_good_ends_its_study_and_a_skip_meets_a_trial_that_is_being_drawn(workspace):
+    (workspace / "slow.py").write_text(
+        "import time\ndef space(trial):\n    lr = trial.suggest_float('lr', .01, .1)\n"
+        "    if trial.number == 0: time.sleep(3)\n    if trial.number > 1: raise OSError('no licence')\n"
+        "    return {'lr': lr}\n"
+    )
+    study = begin(f"{workspace / 'slow.py'}:space", minutes=5, epochs=1)
+    wait_for(lambda: [t for t in study._trials() if t.state.name == "RUNNING"], 60, "a trial")
+    study.skip(0)
+    assert study.wait(120) == "failed" and "10 trials failed" in study.info["message"]
+    assert study.counts() == {"done": 1, "failed": 10, "skipped": 1}
+
+
+def test_the_best_for_longer_keeps_what_a_trial_drew_for_the_trainer(workspace):
+    from pytorch_lightning import Callback
+
+    seen = workspace / "seen.txt"
+
+    class Told(Callback):
+        def on_train_start(self, trainer, module):
+            with open(seen, "a") as f:
+                f.write(f"{trainer.gradient_clip_val}\n")
+
+    given = dict(trials=1, epochs=1, model="podnet_n", loggers="none", progress=False, trainer={"callbacks": [Told()]})
+    study = tune("digits", {"trainer.gradient_clip_val": [0.5, 0.25]}, **given)
+    assert study.train_best(epochs=1, loggers="none").status == "done"
+    first, second = seen.read_text().split()
+    assert first == second == str(study.best_params["trainer.gradient_clip_val"])
+    with pytest.raises(PodError, match="another process can't have"):
+        study.train_best(background=True)
+
+
 def test_a_grid_has_an_end(workspace):
     study = begin({"lr": [0.01, 0.02], "epochs": {"low": 1, "high": 3}}, sampler="grid")
     assert study.stop() == "stopped" and study.to_dict()["wanted"] == 6

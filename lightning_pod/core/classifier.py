@@ -9,7 +9,7 @@ __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'orthogonal', 'Muon', 'kernels', 'Mo
            'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
-import math, os, pickle
+import copy, math, os, pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -315,7 +315,7 @@ def from_checkpoint(cls, file,  # a Lightning checkpoint of a Classifier
     if net is None:
         try: check_net(h["net"])
         except PodError: raise PodError(f"'{file}' was trained with your own {h['net']}: pass it as net=…") from None
-    model = cls(**{**h, "net": net if net is not None else h["net"]})
+    model = cls(**{**h, "net": copy.deepcopy(net) if net is not None else h["net"]})  # the caller's own keeps its weights
     model.load_state_dict(saved["state_dict"])
     return model.eval()
 

@@ -557,13 +557,14 @@ def _made(folder: Path) -> tuple[str, int]:
     try: return folder.name[:15], (folder / "config.yaml").stat().st_mtime_ns
     except OSError: return folder.name[:15], 0  # no folder, or no longer there
 
-def find_job(id: str | os.PathLike,  # an id, the beginning of one, "last", or a folder
+def find_job(id: str | os.PathLike,  # an id, the beginning of one, "last" (of Jobs of all kinds: no part of another, such as a study's trial), or a folder
              where: Workspace | None = None, what: str = "job",
              among: Callable[[Job], bool] = lambda job: True,  # which Jobs count
             ) -> Job:
     "The Job called `id`. Raises `PodError` where there is none, or more than one."
     if (Path(id) / "status.json").exists(): return Job(id)
     all = [j for j in jobs(where) if among(j)]
+    if id == "last" and what == "job": all = [j for j in all if not j.info.get("parent")] or all
     found = (
         all[:1]
         if id == "last"

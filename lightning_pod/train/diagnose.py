@@ -32,6 +32,7 @@ from .fit import fit, make_data, prepared
 from .probes import LIKE_RANDOM, Pictures, Saliency, Scores, Subject, agreed, cost, pictures_of, predict, randomisation, robustness, subject_of
 from .progress import ProgressLine
 from .runs import Run
+from .runs import compare as compare_runs
 from .settings import OBJECT, FitConfig
 
 # %% ../../nbs/train/25_diagnose.ipynb #8380cc09
@@ -76,14 +77,15 @@ def out_of_sample(data="digits",  # an ImageData, or anything that `load` takes
                  ) -> Predictions:
     "What models say of all images of a source, each asked about those that it wasn't trained on. The trainings are runs as any others."
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-    items = data.setup().items if isinstance(data, ImageData) else load(data)
     if folds < 2: raise PodError(f"folds={folds}: expected 2 or more")
+    if not isinstance(data, ImageData): data = ImageData(data, **{k: settings.pop(k) for k in ("image_size", "on_bad", "memory_gb", "root", "download") if k in settings})
+    items, how = data.setup().items, {k: settings.pop(k) for k in ("batch_size", "augment") if k in settings}
     cut = (StratifiedKFold if items.groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     tables = []
     for k, (_, held) in enumerate(cut.split(items.labels, items.labels, items.groups), 1):
         split = np.full(len(items), "train")
         split[held] = "test"
-        fold = ImageData(replace(items, split=split), valid=0.0, seed=seed).setup()
+        fold = ImageData(replace(items, split=split), valid=0.0, seed=seed, **how).setup()
         run = fit(fold, model, **{"loggers": "none", "progress": False, "title": f"{items.name}: fold {k} of {folds}", **settings})
         tables.append((held, ask(*material(run, fold, parts=("test",)))))
     at = np.argsort(np.concatenate([h for h, _ in tables]))
@@ -134,7 +136,7 @@ class Report:
         self.predictions = every.part(part)
         for k, v in facts.items(): setattr(self, k, v)
 
-    _optional = ("map", "maps", "saliency", "randomisation", "robustness", "cost", "comparison", "others", "history", "numbers")
+    _optional = ("map", "maps", "saliency", "randomisation", "robustness", "cost", "comparison", "others", "beside", "history", "numbers")
 
     def __getattr__(self, name):
         if name in Report._optional: return None
@@ -170,7 +172,7 @@ class Report:
 
     def __repr__(self) -> str:
         v, low, high = self.headline["accuracy"]
-        return f"Report({self.model} on {len(self.predictions):,} images of {self.data}: accuracy {v:.2%} ({low:.2%} to {high:.2%}), {len(self.suspects):,} labels suspected)"
+        return f"Report({self.model} on {len(self.predictions):,} images of {self.data}: accuracy {v:.2%} ({low:.2%} to {high:.2%}), {len(self.suspects):,} label{'s' * (len(self.suspects) != 1)} suspected)"
     __str__ = __repr__
 
 # %% ../../nbs/train/25_diagnose.ipynb #5a96d33a
@@ -187,10 +189,10 @@ def look_into(subject: Subject, pictures: Pictures, part: str = "test", other: t
     if other:
         tell(0.36, "asking the other model")
         q = ask(*other).part(part)
-        f |= {"comparison": compare(p, q), "others": dict(zip(q.keys, (q.classes[i] for i in q.predicted)))}
+        f |= {"comparison": compare(p, q), "others": dict(zip(q.keys, (q.classes[i] for i in q.predicted))), "beside": _beside(subject, other[0], f["headline"], headline(q))}
     f |= _with_net(subject, pictures, p, numbers, f, tell) if subject.net is not None else {}
     if (wrong := 1 - p.right.mean()) > 0.2: f["notes"].append(f"The model is wrong in {wrong:.0%} of these images: most of the labels that it contradicts will be right.")
-    if "train" in every.split: f["notes"].append("The training images were searched with the model that was trained on them: a wrong label that it has learnt by heart stays hidden. `out_of_sample` asks models that haven't seen them.")
+    if "train" in every.split: f["notes"].append("The training images were searched with the model that was trained on them: a wrong label that it has learnt by heart stays hidden. `lightning_pod.out_of_sample(data)` asks models that haven't seen them.")
     if subject.net is None: f["notes"].append("An ONNX file doesn't show its layers: there are no saliency maps, no map of embeddings, no count of parameters. Diagnose the run that it was made from for these.")
     some = np.random.default_rng(0).permutation(len(p))[:1000]
     tell(0.75, "spoiling images")
@@ -198,6 +200,14 @@ def look_into(subject: Subject, pictures: Pictures, part: str = "test", other: t
     tell(0.9, "measuring")
     f["cost"] = cost(subject, pictures)
     return Report(every, part, {**f, "seconds": round(time.perf_counter() - began, 2)}, None, pictures)
+
+def _beside(a: Subject, b: Subject, of_a: dict, of_b: dict) -> list[tuple[str, str, str]]:
+    "What differs between two models and their runs, and their figures: rows of text."
+    rows = []
+    if a.run and b.run:
+        told = compare_runs(a.run, b.run).settings
+        rows = [(k, *("" if v is None else str(v) for v in vs)) for k, vs in told.items() if k not in ("status", "commit", "changed_files", "loggers") and "(package)" not in k]
+    return rows + [(k, *(f"{_percent(k, h[k][0])} ({_percent(k, h[k][1])} – {_percent(k, h[k][2])})" for h in (of_a, of_b))) for k in of_a if k in of_b]
 
 def _all_suspects(every: Predictions):
     "Suspected labels of all splits; those that the model was trained on by thresholds of their own."
@@ -242,6 +252,7 @@ def _with_net(subject: Subject, pictures: Pictures, p: Predictions, numbers: np.
         if like and (worst := max(like.values())) > LIKE_RANDOM: notes.append(f"The saliency maps are meaningless here: those of random weights look much the same (rank correlation {worst:.2f}; above {LIKE_RANDOM:g} a map doesn't show what was learnt).")
         if (blank := np.mean([m.max() == 0 for m in out["maps"].values()]) if out["maps"] else 0) > 0.5: notes.append(f"{blank:.0%} of the saliency maps are empty: at the layer {s.name} nothing speaks for the class that was predicted.")
     except PodError as e: notes.append(f"No saliency maps: {e}")
+    except RuntimeError as e: notes.append(f"No saliency maps: the net's answer can't be followed back to its layers ({str(e).splitlines()[0]}); is forward() under no_grad?")  # from Captum or autograd
     return out
 
 def _checked(s: Saliency, subject: Subject, pictures: Pictures, numbers: np.ndarray, notes: list) -> dict:
@@ -401,7 +412,7 @@ _TEXT = {
     "calibration": "Of what the model is 80 % sure of, 80 of 100 should be right. Below the diagonal it is too sure, above it too modest.",
     "mistakes": "Wrong, and sure of it. Beside each image: where the net looked for its answer.",
     "hits": "Right, but nearly not.",
-    "suspects": "Labels that the model contradicts most clearly (confident learning). Choose the right one, and save.",
+    "suspects": "Labels that the model contradicts most clearly (confident learning), in the splits that were searched: {splits}. Choose the right one, and save.",
     "map": "Neighbours have like embeddings (t-SNE). A ring is a mistake, in the colour of the class it was taken for. Sizes of clusters and distances between them mean nothing.",
     "robustness": "What is left of the accuracy when the images are spoilt; 95 % intervals.",
     "slices": "Accuracy of parts of the images, with 95 % intervals. Orange: worse than the whole beyond that interval. One part in forty is so by chance.",
@@ -409,8 +420,9 @@ _TEXT = {
 
 def _sections(r: Report, album: Album, rows: dict, small: bool) -> tuple[list[tuple[str, str, str]], dict]:
     "Name, heading and HTML of each section, and what the cells of the confusion matrix open."
-    p, lists, out = r.predictions, shown_images(r.predictions, 6 if small else 24), []
-    def put(name, heading, body): out.append((name, heading, (f"<p class=dim>{_TEXT[name]}</p>" if name in _TEXT else "") + body))
+    p, lists, out, there = r.predictions, shown_images(r.predictions, 6 if small else 24), [], [s for s in SPLITS if s in r.every.split]
+    searched = " and ".join(there) + ("" if "train" in there else "; the training images too with --train, or train=True")
+    def put(name, heading, body): out.append((name, heading, (f"<p class=dim>{_TEXT[name].replace('{splits}', searched)}</p>" if name in _TEXT else "") + body))
     if r.comparison: put("comparison", "What changed", _comparison_html(r, album, 6 if small else 24))
     matrix, cells = _confusion_html(r, album, rows, 2 if small else 100)
     put("confusion", "Confusion", matrix + _pairs(p))
@@ -438,7 +450,9 @@ def _pairs(p: Predictions) -> str: return "<h3>Mixed up most</h3>" + _table(pair
 
 def _comparison_html(r: Report, album: Album, most: int) -> str:
     c, at = r.comparison, {k: n for k, n in zip(r.predictions.keys, r.numbers)}
-    parts = [f'<p class="note{" good" if c.p < .05 and c.difference[0] > 0 else ""}">{html.escape(str(c))}</p>']
+    import pandas as pd
+    kind = "" if c.p >= 0.05 else ' class="note good"' if c.difference[0] > 0 else ' class="note"'
+    parts = [f"<p{kind}>{html.escape(str(c))}</p>", _table(pd.DataFrame(r.beside, columns=["", *c.names])) if r.beside else ""]
     for heading, keys in (("Right before, wrong now", c.broken), ("Wrong before, right now", c.mended)):
         parts.append(f"<h3>{heading}: {len(keys):,}</h3>" + (_gallery(r, album, [at[k] for k in keys[:most]], lambda n: f"<br>{html.escape(c.names[1][-4:])}: {html.escape(r.others[r.every.keys[n]])}") if keys else "") + (f"<p class=dim>… and {len(keys) - most:,} more</p>" if len(keys) > most else ""))
     return "".join(parts) + f"<p class=dim>Beside the images: what {html.escape(c.names[0])} says.</p>"
@@ -595,6 +609,7 @@ def _materials(run, other, data, labels, part, train, net=None, show=None) -> li
     out = [_together(subject, data, parts)]
     if other is not None:
         second = subject_of(other, labels, net)
+        if subject.run and second.run and subject.run.id == second.run.id: raise PodError(f"both are run {subject.run.id}: give two different ones to see what changed")
         out.append(_together(second, _data_of(second, show) if own and second.run else data, [part]))
     return out
 

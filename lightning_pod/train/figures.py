@@ -238,6 +238,7 @@ def plot_reliability(p: Predictions, cured: Predictions | None = None, bins: int
         below.bar((c.bins.low + c.bins.high) / 2, c.bins.images, width=0.9 / bins, color=color, alpha=0.55)
     ax.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02)); ax.legend(fontsize=8, frameon=False)
     below.set(xlabel="confidence", ylabel="images", yscale="log", xlim=(0, 1.02))
+    below.yaxis.set_major_formatter("{x:,.0f}"); below.yaxis.set_minor_formatter("")
     return _closed(fig)
 
 # %% ../../nbs/train/23_figures.ipynb #11cdf003
@@ -275,13 +276,19 @@ def slices(p: Predictions, columns: dict | None = None,  # name -> [N] values; d
 
 def _cut(values: np.ndarray, bins: int, most: int):
     "The parts of a column: what to call it, and a mask."
+    if values.dtype.kind == "f" and (no := np.isnan(values)).any():
+        for label, mask in _cut(values[~no], bins, most) if not no.all() else ():
+            whole = np.zeros(len(values), dtype=bool)
+            whole[~no] = mask
+            yield label, whole
+        yield "unknown", no
+        return
     several = len(np.unique(values))
     if values.dtype.kind == "f" and several > bins or values.dtype.kind in "iu" and several > most:
-        edges = np.unique(np.nanquantile(values.astype(float), np.linspace(0, 1, bins + 1)))
+        edges = np.unique(np.quantile(values.astype(float), np.linspace(0, 1, bins + 1), method="inverted_cdf"))  # values that occur, infinite ones too
         for k, (a, b) in enumerate(zip(edges, edges[1:])):
             mask = (values >= a) & ((values <= b) if k == len(edges) - 2 else (values < b))
             if mask.any(): yield f"{a:.4g} to {b:.4g}", mask
-        if (no := np.isnan(values.astype(float))).any(): yield "unknown", no
         return
     words, counts = np.unique(values if values.dtype.kind in "fiu" else values.astype(str), return_counts=True)
     top = words[np.argsort(-counts, kind="stable")[:most]]

@@ -102,7 +102,8 @@ class Run(Job):
         "A data frame: how many test images of each class (row) were taken for each class (column); None where there was no test, or the run has a module of your own and no report yet."
         import pandas as pd
         told = read_json(self.path / "confusion.json") or {}
-        if not told and (report := read_json(self.path / "report" / "report.json")): told = {"classes": report["classes"], "matrix": report["confusion"]}
+        if not told and (report := read_json(self.path / "report" / "report.json")) and report["part"] == "test" and (read_json(self.path / "report" / "source.json") or {}).get("data") == self.config["data"]:
+            told = {"classes": report["classes"], "matrix": report["confusion"]}
         return pd.DataFrame(told["matrix"], pd.Index(told["classes"], name="is"), pd.Index(told["classes"], name="taken for")) if told else None
     @property
     def seconds(self) -> float | None:
@@ -354,7 +355,7 @@ def settings_of(row: dict) -> dict:
 # %% ../../nbs/train/20_runs.ipynb #a9198d75
 def better(name: str) -> int:
     "1 where more of the metric is better, -1 where less is, 0 where that isn't known."
-    if re.search(r"loss|error|seconds|memory|perplexity|mae|mse", name): return -1
+    if re.search(r"loss|error|seconds|memory|perplexity|mae|mse|brier|inaccura|divergence|distance|(^|_)(ece|nll|mce)($|_)", name): return -1
     return 1 if re.search(r"acc|f1|auc|auroc|precision|recall|score|kappa|auprc", name) else 0
 
 def field_comments(cls: type) -> dict[str, str]:
@@ -392,8 +393,9 @@ class Comparison:
     metrics: dict[str, list]
     best: dict[str, list[str]]  # by metric: who has the best value; nobody where all are equal
     found: tuple = field(default=(), repr=False, compare=False)  # the runs themselves
+    notes: list[str] = field(default_factory=list)  # what to know before the metrics are compared
 
-    def to_dict(self) -> dict: return {"runs": self.runs, "settings": self.settings, "metrics": self.metrics, "best": self.best}
+    def to_dict(self) -> dict: return {"runs": self.runs, "settings": self.settings, "metrics": self.metrics, "best": self.best, "notes": self.notes}
     def frame(self):
         "A data frame with a column for each run."
         import pandas as pd
@@ -447,7 +449,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         def marks(row): return ["font-weight: bold" if row.name[0] == "metric" and run in self.best.get(row.name[1], ()) else "" for run in row.index]
         def text(v): return "" if v is None else f"{v:.4f}" if isinstance(v, float) and abs(v) >= 1e-3 else html.escape(str(v))
-        return self.frame().style.apply(marks, axis=1).format(text).format_index(escape="html").to_html()
+        return self.frame().style.apply(marks, axis=1).format(text).format_index(escape="html").to_html() + "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
 
 def draw_confusion(ax, matrix,  # data frame
                    support):  # images of each row's class
@@ -484,7 +486,15 @@ def compare(*runs: str | Run,  # two or more
     settings = {k: vs for k, vs in beside(given).items() if k != "title" and any(v != vs[0] for v in vs)}
     metrics = beside([{**r["metrics"], "seconds": r["seconds"], "peak_memory_mb": r["peak_memory_mb"]} for r in rows])
     metrics, ids = {k: vs for k, vs in metrics.items() if any(v is not None for v in vs)}, [r.id for r in found]
-    return Comparison(ids, settings, metrics, {k: _best(ids, vs, better(k)) for k, vs in metrics.items()}, tuple(found))
+    other_data = "data" in settings
+    notes = [f"They were trained and tested on different data ({', '.join(dict.fromkeys(map(str, settings['data'])))}): nobody is better."] if other_data else _tested(found)
+    return Comparison(ids, settings, metrics, {k: _best(ids, vs, 0 if other_data else better(k)) for k, vs in metrics.items()}, tuple(found), notes)
+
+def _tested(runs: list[Run]) -> list[str]:
+    "A remark where runs weren't tested on the same images."
+    splits = [read_json(r.path / "splits.json") or {} for r in runs]
+    if all((s.get("digest"), s.get("test")) == (splits[0].get("digest"), splits[0].get("test")) for s in splits): return []
+    return ["Their test images, or the labels of these, are not the same: a small difference may come from that. pod diagnose A B --data … judges both on the same ones."]
 
 def _best(ids: list[str], values: list, sign: int) -> list[str]:
     "Who has the best value; nobody where all are equal, or where it isn't known which way is up."
@@ -590,6 +600,7 @@ def dependents(run: Run, where: Workspace | None = None) -> list[str]:
     for file in (*ws.runs.glob("[!.]*/config.yaml"), *ws.jobs.glob("[!.]*/config.yaml")):
         with contextlib.suppress(OSError, ValueError):
             if file.parent != run.path and run.id in file.read_text(encoding="utf-8"): found.append(f"{read_json(file.parent / 'status.json', {}).get('kind', 'job')} {file.parent.name}")
+    if parent := run.info.get("parent"): found.append(f"{read_json(Path(parent) / 'status.json', {}).get('kind', 'job')} {Path(parent).name}")
     for file in (ws.machine / "artefacts").glob("*/*.json"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if run.id in file.read_text(encoding="utf-8"): found.append(f"artefact {file.parent.name}")
@@ -606,7 +617,7 @@ def remove(*runs: str | Run, force: bool = False,  # stop first what is going on
     for r in found: r.stop(wait=False, why="it is being removed")
     for r in found: r.stop(why="it is being removed")
     for r in found:
-        if users := [u for u in dependents(r, ws) if u.split()[-1] not in ids]: notes.append(f"{', '.join(users)} was made from run {r.id}, which is gone now")
+        if users := [u for u in dependents(r, ws) if u.split()[-1] not in ids]: notes.append(f"{', '.join(users)} names run {r.id}, which is gone now")
     for r in found:
         if others := [n for n in str(r.config.get("loggers", "")).lower().replace(" ", "").split(",") if n not in ("", "none", "aim", "csv", "tensorboard")]: notes.append(f"{', '.join(others)} keeps what it was sent of run {r.id}")
     with _alone(ws.machine / "runs.lock"): hidden = [_hide(r) for r in found]
