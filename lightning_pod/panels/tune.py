@@ -87,6 +87,8 @@ class StudyView(w.VBox):
             self.head.value = "<i>No study yet: say what to look for, and start.</i>"
             for view in (self.bar, self.table, self.figure, self.log_view): view.value = ""
             return
+        fitting = [k for k in PLOTS if k != ("pareto" if len(study.objectives) == 1 else "epochs")]
+        if list(self.picture.options) != fitting: self.picture.options = fitting
         self.reader, self.history = EventReader(study.path / "events.jsonl"), StudyHistory(next(iter(study.objectives)))
         self.tick()
 

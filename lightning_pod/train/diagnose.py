@@ -399,7 +399,7 @@ def _suspects_html(r: Report, album: Album, most: int) -> str:
         return (f'<br>{other}score {score:.2f}, {split}<br><select data-key="{html.escape(key)}" aria-label="label"><option value="keep">keep {html.escape(r.every.classes[r.every.labels[n]])}</option>{options}'
                 '<option value="out">leave it out</option></select>')
     how = f"pod diagnose {r.run} --correct corrections.csv" if r.run else 'report.correct("corrections.csv")'
-    fix = f'<div class="fix"><b>0</b> corrections chosen. <button>Save corrections.csv</button><p>Then <code>{html.escape(how)}</code> enters them into the label history of the store, with your name, and makes a new version.</p><pre></pre></div>'
+    fix = f'<div class="fix">corrections chosen: <b>0</b> <button>Save corrections.csv</button><p>Then <code>{html.escape(how)}</code> enters them into the label history of the store, with your name, and makes a new version.</p><pre></pre></div>'
     left = f"<p class=dim>The first {len(s)} of {len(r.suspects):,}; all of them are in <code>report.suspects</code>.</p>" if len(r.suspects) > len(s) else ""
     return left + _gallery(r, album, s.number, more) + fix
 
