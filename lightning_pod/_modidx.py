@@ -2784,6 +2784,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'lightning_pod/train/tune.py'),
                                           'lightning_pod.train.tune.Conductor._seed': ( 'train/tune.html#conductor._seed',
                                                                                         'lightning_pod/train/tune.py'),
+                                          'lightning_pod.train.tune.Conductor.choose_pruner': ( 'train/tune.html#conductor.choose_pruner',
+                                                                                                'lightning_pod/train/tune.py'),
                                           'lightning_pod.train.tune.Conductor.clock': ( 'train/tune.html#conductor.clock',
                                                                                         'lightning_pod/train/tune.py'),
                                           'lightning_pod.train.tune.Conductor.epochs': ( 'train/tune.html#conductor.epochs',

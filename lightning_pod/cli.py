@@ -438,7 +438,7 @@ def tune(argv: list[str]) -> int:
     p.add_argument("--objective", default="valid_acc", help="a metric, '-valid_loss' for the least, several with commas")
     p.add_argument("--constraint", action="append", default=[], metavar="METRIC<=BOUND", help="such as 'parameters<=500000' or 'valid_acc>=0.9'; may be given again")
     p.add_argument("--sampler", default="tpe", help="tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, grid, bruteforce; arguments with commas: 'tpe, n_startup_trials=5'")
-    p.add_argument("--pruner", default="auto", help="median, hyperband, halving, percentile, patient, threshold, wilcoxon, none; arguments as for the sampler")
+    p.add_argument("--pruner", default="auto", help="auto, hyperband, median, halving, percentile, patient, threshold, wilcoxon, none; arguments as for the sampler")
     p.add_argument("--storage", help="the URL of a database; default: a file in the study's folder")
     p.add_argument("--name", help="of the study in that database: machines that use the same one share its trials")
     p.add_argument("--threads", type=int, metavar="N", help="of each worker; default: its share of the cores")

@@ -240,10 +240,10 @@ def read_constraints(given) -> dict[str, tuple[str, float]]:  # metric → ("<="
 # %% ../../nbs/train/22_tune.ipynb #2624026b
 SAMPLERS = {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "nsgaii": "NSGAIISampler", "nsgaiii": "NSGAIIISampler", "random": "RandomSampler", "grid": "GridSampler", "qmc": "QMCSampler",
             "bruteforce": "BruteForceSampler"}
-PRUNERS = {"auto": "MedianPruner", "none": "NopPruner", "median": "MedianPruner", "hyperband": "HyperbandPruner", "halving": "SuccessiveHalvingPruner", "percentile": "PercentilePruner", "patient": "PatientPruner", "threshold": "ThresholdPruner",
+PRUNERS = {"auto": "HyperbandPruner", "none": "NopPruner", "median": "MedianPruner", "hyperband": "HyperbandPruner", "halving": "SuccessiveHalvingPruner", "percentile": "PercentilePruner", "patient": "PatientPruner", "threshold": "ThresholdPruner",
            "wilcoxon": "WilcoxonPruner"}
 
-WARM_UP = 100  # steps of a trial before the pruner "auto" looks at it
+WARM_UP = 100  # steps of a trial before the pruner that "auto" chooses looks at it
 
 def _named(given, what: str, known: dict) -> tuple[str, dict]:
     "Name and arguments in \"tpe, n_startup_trials=5\", or in a dictionary with a name. Raises `PodError`."
@@ -370,7 +370,7 @@ class TrialHooks:
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
         try:
-            self.pipe.send(("epoch", epoch, values, trainer.global_step >= min(WARM_UP, trainer.global_step * last / epoch / 2)))
+            self.pipe.send(("epoch", epoch, values, math.ceil(min(WARM_UP / max(1, trainer.global_step / epoch), last / 2))))
             told = self.pipe.recv()
         except (OSError, EOFError): self.ctx.request_stop("its study has ended"); return
         if told and epoch < last:
@@ -554,7 +554,9 @@ class Conductor:
         # begun anew with every attempt, or it would draw again what it drew first
         self.study.sampler = objects.get("sampler") or make_sampler(self.config["sampler"], self.space, self._seed(done))
         if "sampler" in objects and done: self.study.sampler.reseed_rng()
-        self.study.pruner = objects.get("pruner") or make_pruner(self.config["pruner"], self.epochs())
+        self.open = self.config["pruner"] == "auto"  # which pruner it will be
+        self.study.pruner = objects.get("pruner") or make_pruner("none" if self.open else self.config["pruner"], self.epochs())
+        if self.open and (warm_up := self.study.user_attrs.get("warm_up")): self.choose_pruner(warm_up)
         self.known = _agreed(done)
         self.workers: list[Worker] = []
         self.back: list[int] = []  # numbers of trials that were put back
@@ -568,6 +570,14 @@ class Conductor:
         "The most epochs that a trial may have."
         part = (self.space.parts or {}).get("epochs", self.config["settings"].get("epochs", FitConfig.epochs))
         return max(part) if isinstance(part, list) else part["high"] if isinstance(part, dict) else part
+
+    def choose_pruner(self, warm_up: int):
+        "The pruner \"auto\", once the first epoch has shown how many of them make the first steps; the same for all trials, and after a resume."
+        with calm() as optuna:
+            warm_up, self.open = self.study.user_attrs.get("warm_up", warm_up), False  # another machine may have been sooner
+            self.study.set_user_attr("warm_up", warm_up)
+            tpe = isinstance(self.study.sampler, optuna.samplers.TPESampler)
+        self.study.pruner = make_pruner(f"hyperband, min_resource={min(warm_up, self.epochs())}" if tpe else f"median, n_warmup_steps={warm_up}", self.epochs())
 
     def trials(self, *states) -> list: return self.storage.get_all_trials(self.study_id, deepcopy=False, states=states or None)
     def id_of(self, number: int) -> int: return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
@@ -713,8 +723,9 @@ def trial_config(base: dict,  # settings of the study
 for f in (drawn, _changed): setattr(Conductor, f.__name__, f)
 
 # %% ../../nbs/train/22_tune.ipynb #18f3090e
-def heard_epoch(self: Conductor, worker: Worker, epoch: int, values: dict, warm: bool) -> str | None:
+def heard_epoch(self: Conductor, worker: Worker, epoch: int, values: dict, warm_up: int) -> str | None:
     "Why the trial should end now; None: it goes on."
+    if self.open: self.choose_pruner(warm_up)
     for name in (*self.objectives, *self.constraints):
         if name not in values and not _FINAL.search(name) and any(v.startswith("valid_") for v in values): raise self._never_logged(worker.trial, name, values)  # not every epoch is validated
     name = next(iter(self.objectives))
@@ -725,7 +736,6 @@ def heard_epoch(self: Conductor, worker: Worker, epoch: int, values: dict, warm:
         if trial.state.is_finished(): return "another machine took it over"
         if epoch in trial.intermediate_values: return None  # from an attempt whose checkpoint was older
         self.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
-        if self.config["pruner"] == "auto" and not warm: return None
         if not self.study.pruner.prune(self.study, self.trial(number)): return None
     return f"{name} {value:.4f} was behind the other trials"
 
