@@ -436,9 +436,9 @@ class Comparison:
         side = max(2.4, 0.3 * len(shown) + 0.8)
         fig, (axs,) = plt.subplots(1, len(matrices) + change, figsize=(side * (len(matrices) + change), side), layout="constrained", squeeze=False)
         plt.close(fig)
-        for ax, m, title in zip(axs, matrices, titles): draw_confusion(ax, m.loc[shown, shown], m.sum(1)[shown]); ax.set_title(title, fontsize=9, parse_math=False)
+        for ax, m, title in zip(axs, matrices, titles): draw_confusion(ax, m.loc[shown, shown], m.sum(axis=1)[shown]); ax.set_title(title, fontsize=9, parse_math=False)
         if change:
-            draw_change(axs[2], (matrices[1] - matrices[0]).loc[shown, shown], matrices[0].sum(1)[shown])
+            draw_change(axs[2], (matrices[1] - matrices[0]).loc[shown, shown], matrices[0].sum(axis=1)[shown])
             axs[2].set_title("second less first", fontsize=9)
         for ax in axs[1:]: ax.set(ylabel="", yticklabels=[])
         return fig
