@@ -486,14 +486,15 @@ def compare(*runs: str | Run,  # two or more
     settings = {k: vs for k, vs in beside(given).items() if k != "title" and any(v != vs[0] for v in vs)}
     metrics = beside([{**r["metrics"], "seconds": r["seconds"], "peak_memory_mb": r["peak_memory_mb"]} for r in rows])
     metrics, ids = {k: vs for k, vs in metrics.items() if any(v is not None for v in vs)}, [r.id for r in found]
-    other_data = "data" in settings
-    notes = [f"They were trained and tested on different data ({', '.join(dict.fromkeys(map(str, settings['data'])))}): nobody is better."] if other_data else _tested(found)
+    judged = [r for r, row in zip(found, rows) if row["metrics"]]
+    other_data = len(of := dict.fromkeys(str(r.config.get("data")) for r in judged)) > 1
+    notes = [f"They were trained and tested on different data ({', '.join(of)}): nobody is better."] if other_data else _tested(judged)
     return Comparison(ids, settings, metrics, {k: _best(ids, vs, 0 if other_data else better(k)) for k, vs in metrics.items()}, tuple(found), notes)
 
 def _tested(runs: list[Run]) -> list[str]:
     "A remark where runs weren't tested on the same images."
     splits = [read_json(r.path / "splits.json") or {} for r in runs]
-    if all((s.get("digest"), s.get("test")) == (splits[0].get("digest"), splits[0].get("test")) for s in splits): return []
+    if not splits or all((s.get("digest"), s.get("test")) == (splits[0].get("digest"), splits[0].get("test")) for s in splits): return []
     return ["Their test images, or the labels of these, are not the same: a small difference may come from that. pod diagnose A B --data … judges both on the same ones."]
 
 def _best(ids: list[str], values: list, sign: int) -> list[str]:
