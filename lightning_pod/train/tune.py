@@ -903,7 +903,7 @@ def close(self: Conductor, grace: float = 20.0):
 
 def conduct(self: Conductor) -> dict:
     "Run the study to its end; what it came to. Raises `JobStopped` when it was asked to stop."
-    self.ctx.message(f"study {self.id}: `pod tune show` looks at it; skip, add, clone and extend steer it; `pod stop {self.id}` stops it")
+    self.ctx.message(f"study {self.id}: `pod tune show` looks at it; `pod tune skip`, add, clone and extend change its course; `pod stop {self.id}` stops it")
     self.recover()
     try:
         while not self.ctx.stopping and self.turn(): pass
