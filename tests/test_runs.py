@@ -144,7 +144,7 @@ def test_what_a_run_was_made_from_is_said(pod, workspace):
 
     child = Run.create(workspace / "runs", "fit", "nowhere:nothing", {**FitConfig().to_dict(), "pretrained": parent.id})
     p = pod("runs", "rm", parent.id)
-    assert f"fit {child.id} was made from run {parent.id}" in p.stderr and "removed 1 run" in p.stdout
+    assert f"fit {child.id} names run {parent.id}" in p.stderr and "removed 1 run" in p.stdout
     assert child.path.exists()
 
 
