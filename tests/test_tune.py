@@ -11,6 +11,7 @@ from conftest import alive, event, litter, wait_for
 
 from lightning_pod.core.config import PodError
 from lightning_pod.core.job import Job
+from lightning_pod.core.sources import digits
 from lightning_pod.train.fit import fit, same_weights
 from lightning_pod.train.runs import list_runs, load_run
 from lightning_pod.train.tune import Study, load_study, make_pruner, make_sampler, make_space, studies, tune
@@ -400,8 +401,11 @@ def test_the_best_for_longer_keeps_what_a_trial_drew_for_the_trainer(workspace):
                 f.write(f"{trainer.gradient_clip_val}\n")
 
     given = dict(trials=1, epochs=1, model="podnet_n", loggers="none", progress=False, trainer={"callbacks": [Told()]})
-    study = tune("digits", {"trainer.gradient_clip_val": [0.5, 0.25]}, **given)
+    images = digits().pixels, digits().labels  # which a config can't hold either
+    study = tune(images, {"trainer.gradient_clip_val": [0.5, 0.25]}, **given)
     assert study.train_best(epochs=1, loggers="none").status == "done"
+    with pytest.raises(PodError, match="epochs=0"):
+        study.train_best(epochs=0)
     first, second = seen.read_text().split()
     assert first == second == str(study.best_params["trainer.gradient_clip_val"])
     with pytest.raises(PodError, match="another process can't have"):

@@ -1156,7 +1156,7 @@ def train_best(self: Study, epochs: int | None = None,  # default: three times a
     was = FitConfig(**self.run_of(number).config)
     for name in changes:
         if name not in FitConfig.__dataclass_fields__: raise unknown("setting of fit", name, FitConfig.__dataclass_fields__)
-    c = FitConfig(**{**was.to_dict(), "title": f"trial {number} of {self.id}, for longer", "epochs": 3 * was.epochs if epochs is None else epochs, **changes}).check()
+    c = FitConfig(**{**was.to_dict(), "title": f"trial {number} of {self.id}, for longer", "epochs": 3 * was.epochs if epochs is None else epochs, **changes})
     ws = workspace(self.path.parents[2])
     if background and any((folder / "objects.pkl").exists() for folder in (self.path, self.run_of(number).path)):
         raise PodError(f"study {self.id} was given objects (data, a model, a callback), which another process can't have: leave background out")
