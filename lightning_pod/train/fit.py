@@ -16,13 +16,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from ..core.classifier import Classifier, read_checkpoint
+from ..core.classifier import Classifier, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
 from ..core.pretrain import Pretrainer
 from ..core.sources import check_source
-from .devices import Rank, belonging, fastest_precision, framework, is_a, joined, outside_rank, processes, quiet, ranks
+from .devices import Rank, fastest_precision, joined, outside_rank, processes, ranks
 from .progress import ProgressLine, sampled
 from .runs import Run, environment, load_run, make_loggers, tracker_of
 from .settings import OBJECT, FitConfig, logger_names
