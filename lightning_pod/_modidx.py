@@ -1897,6 +1897,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'lightning_pod/panels/workbench.py'),
                                                 'lightning_pod.panels.workbench.serve_body': ( 'panels/workbench.html#serve_body',
                                                                                                'lightning_pod/panels/workbench.py'),
+                                                'lightning_pod.panels.workbench.shutdown_handler': ( 'panels/workbench.html#shutdown_handler',
+                                                                                                     'lightning_pod/panels/workbench.py'),
                                                 'lightning_pod.panels.workbench.tornado_settings': ( 'panels/workbench.html#tornado_settings',
                                                                                                      'lightning_pod/panels/workbench.py'),
                                                 'lightning_pod.panels.workbench.up': ( 'panels/workbench.html#up',
