@@ -388,9 +388,14 @@ def up(argv: list[str]) -> int:
     p.add_argument("--port", type=int, default=8866, help="port to listen on; 0: any free one")
     p.add_argument("--no-browser", dest="browser", action="store_false", help="don't open a browser")
     p.add_argument("--detach", action="store_true", help="let trainings that were started on the page outlive it")
+    p.add_argument("--token", help="who opens it must know this; default: POD_TOKEN; where others can reach it, one is made")
+    p.add_argument("--allow-host", dest="names", action="append", default=[], metavar="NAME",
+                   help="a further name it goes by, such as a proxy's; may be given again")
+    p.add_argument("--base-url", dest="base", default="/", metavar="PATH", help="where its pages begin, behind a proxy: /pod/")
+    p.add_argument("--kernels", type=int, default=64, metavar="N", help="pages that may be open at a time")
     o = _parse(p, argv)
     from lightning_pod.panels.workbench import up as open_workbench
-    return open_workbench(host=o.host, port=o.port, browser=o.browser, detach=o.detach)
+    return open_workbench(**{k: getattr(o, k) for k in ("host", "port", "browser", "detach", "token", "names", "base", "kernels")})
 
 # %% ../nbs/60_cli.ipynb #8ceb20ca
 def track(argv: list[str]) -> int:
@@ -403,10 +408,11 @@ def track(argv: list[str]) -> int:
     p.add_argument("--detach", action="store_true", help="return when the page is there; pod stop ends it")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
-    from lightning_pod.core.config import LOOPBACK, PodError, open_browser
+    from lightning_pod.core.config import PodError, open_browser
+    from lightning_pod.core.guard import is_loopback
     from lightning_pod.train.track import page_body, start_page
     job = start_page("tensorboard" if o.tensorboard else "aim", o.host, o.port)
-    if o.host not in LOOPBACK: print(f"warning: everybody who can reach {o.host}:{job.config['port']} can see and change what is tracked: there is no login", file=sys.stderr)
+    if not is_loopback(o.host): print(f"warning: everybody who can reach {o.host}:{job.config['port']} can see and change what is tracked: there is no login", file=sys.stderr)
     def tell(event: dict):
         if event["kind"] != "ready": return
         _say({"id": job.id, **event}, o.json, f"{job.config['tracker']} is at {event['url']}  ({f'pod stop {job.id}' if o.detach else 'Ctrl-C'} ends it)")
