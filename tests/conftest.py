@@ -25,7 +25,8 @@ POD = Path(sys.executable).with_name("pod")
 TIMEOUT_S = 1200  # of one test: far above what any of them needs
 SLOW_TIMEOUT_S = 4 * 3600  # of one marked slow
 
-os.environ.setdefault("POD_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key"))  # not that of whoever runs the tests
+# not that of whoever runs the tests
+os.environ.setdefault("POD_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key"))
 atexit.register(shutil.rmtree, Path(os.environ["POD_KEY_FILE"]).parent, ignore_errors=True)
 share_cores()  # before a test imports torch: other processes of the test train too
 

@@ -1,5 +1,6 @@
 """Folders that came from somebody else: nothing in them is run, until it is said that they are trusted."""
 
+import base64
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from lightning_pod.core.nets import build_encoder
 from lightning_pod.core.trust import Untrusted, load_checkpoint, seal, trust
 from lightning_pod.train.fit import fit
 from lightning_pod.train.runs import Run, list_runs
-from lightning_pod.train.tune import tune
+from lightning_pod.train.tune import Study, tune
 
 SMALL = dict(epochs=1, loggers="none", progress=False)
 
@@ -80,7 +81,10 @@ def hostile(file, guest, how: str):
         torch.save(saved, file, _use_new_zipfile_serialization=how == "zip")
 
 
-@pytest.mark.parametrize("name, how", [("last.ckpt", "zip"), ("best.ckpt", "zip"), ("last.ckpt", "old"), ("best.ckpt", "pickle")])
+HOSTILE = [("last.ckpt", "zip"), ("best.ckpt", "zip"), ("last.ckpt", "old"), ("best.ckpt", "pickle")]
+
+
+@pytest.mark.parametrize("name, how", HOSTILE)
 def test_going_on_with_a_received_run_runs_nothing_of_its_checkpoints(trained, workspace, guest, name, how):
     run = received(trained, workspace)
     hostile(run.checkpoints / name, guest, how)
@@ -146,11 +150,12 @@ def test_a_module_with_an_object_in_its_checkpoint_goes_on_by_itself_for_its_use
     run = fit("digits", Net(loss=torch.nn.CrossEntropyLoss()), **SMALL)
     assert load_checkpoint(run.checkpoints / "last.ckpt")[1] is False  # it holds more than weights
     again = received(run, workspace / "copy")
-    assert fit(resume=again.path, model=Net(loss=torch.nn.CrossEntropyLoss()), workspace_path=workspace / "copy", progress=False).status == "done"
+    given = dict(model=Net(loss=torch.nn.CrossEntropyLoss()), workspace_path=workspace / "copy", progress=False)
+    assert fit(resume=again.path, **given).status == "done"
     somebody_else()
     again._write(state="stopped")
     with pytest.raises(Untrusted, match="holds more than weights .*CrossEntropyLoss"):
-        fit(resume=again.path, model=Net(loss=torch.nn.CrossEntropyLoss()), workspace_path=workspace / "copy", progress=False)
+        fit(resume=again.path, **given)
 
 
 # ---- studies
@@ -164,16 +169,21 @@ def test_a_study_reads_what_its_user_pickled_and_nothing_else(workspace, guest, 
     import optuna
     from pytorch_lightning import Callback
 
-    study = tune("digits", one_of_two, trials=1, model="podnet_n", sampler=optuna.samplers.RandomSampler(0), trainer={"callbacks": [Callback()]}, **SMALL)
+    given = dict(sampler=optuna.samplers.RandomSampler(0), trainer={"callbacks": [Callback()]})
+    study = tune("digits", one_of_two, trials=1, model="podnet_n", **given, **SMALL)
     assert study.status == "done" and study.train_best(epochs=1).status == "done"  # one's own need no flag
     own = {name: (study.path / name).read_bytes() for name in ("objects.pkl", "optuna.pkl", "space.pkl")}
     study.extend(1)
-    for name, call in (("objects.pkl", lambda: study.train_best(epochs=1)), ("optuna.pkl", lambda: tune(resume=study.id, progress=False)),
-                       ("space.pkl", lambda: tune(resume=study.id, progress=False)), ("space.pkl", lambda: study.__class__(study.path).add(lr=0.01))):
+
+    def resume():
+        return tune(resume=study.id, progress=False)
+
+    for name, call in (("objects.pkl", lambda: study.train_best(epochs=1)), ("optuna.pkl", resume),
+                       ("space.pkl", resume), ("space.pkl", lambda: Study(study.path).add(lr=0.01))):
         (study.path / name).write_bytes(cloudpickle.dumps(guest))
         refused(call, guest, name)
         (study.path / name).write_bytes(own[name])
-    assert tune(resume=study.id, progress=False).status == "done"
+    assert resume().status == "done"
     somebody_else()
     assert main(["tune", "best", study.id, "--epochs", "1"]) == 2 and "--trust" in capsys.readouterr().err
     assert main(["tune", "add", study.id, "lr=0.01"]) == 2 and "names what is to be run" in capsys.readouterr().err
@@ -182,9 +192,10 @@ def test_a_study_reads_what_its_user_pickled_and_nothing_else(workspace, guest, 
 
 
 def test_a_study_with_a_space_in_a_file_runs_the_file_that_its_user_kept(workspace, guest):
-    (workspace / "space.py").write_text("def space(trial): return {'lr': trial.suggest_categorical('lr', [0.01, 0.02])}\n")
+    source = "def space(trial): return {'lr': trial.suggest_categorical('lr', [0.01, 0.02])}\n"
+    (workspace / "space.py").write_text(source)
     study = tune("digits", f"{workspace / 'space.py'}:space", trials=1, model="podnet_n", **SMALL).extend(1)
-    (study.path / "space.py").write_text(f"import os\nos.makedirs({str(guest.folder)!r})\n" + (study.path / "space.py").read_text())
+    (study.path / "space.py").write_text(f"import os\nos.makedirs({str(guest.folder)!r})\n{source}")
     refused(lambda: tune(resume=study.id, progress=False), guest, "space.py")
 
 
@@ -195,9 +206,10 @@ def test_a_run_in_the_mail_cannot_be_a_program_in_disguise(trained, workspace, g
     (workspace / "evil.py").write_text(f"import os\nos.makedirs({str(guest.folder)!r})\n")
     (workspace / "evil").mkdir()
     shutil.copy(workspace / "evil.py", workspace / "evil" / "brought.py")
-    for body, config in (("lightning_pod.app.local:app_body", {"file": str(workspace / "evil.py"), "argv": [], "compat": True}),
-                         ("brought:body", {}),
-                         ("lightning_pod.train.tune:study_body", {"space": {"function": "f", "module": "brought", "path": str(workspace / "evil")}})):
+    program = {"file": str(workspace / "evil.py"), "argv": [], "compat": True}
+    space = {"space": {"function": "f", "module": "brought", "path": str(workspace / "evil")}}
+    for body, config in (("lightning_pod.app.local:app_body", program), ("brought:body", {}),
+                         ("lightning_pod.train.tune:study_body", space)):
         run = received(trained, workspace)
         run._write(body=body)
         (run.path / "config.yaml").write_text(json.dumps(config))
@@ -248,7 +260,6 @@ def test_an_app_goes_on_with_what_its_user_wrote_and_nothing_else(workspace, pod
     journal, text = app.path / "state.jsonl", (app.path / "state.jsonl").read_text()
     state = json.loads(text.splitlines()[0])
     (key, sealed), = state["args"]["root.slow"].items()
-    import base64
     forged = base64.b64encode(cloudpickle.dumps(guest)).decode()
     for mark in ("", "." + sealed.partition(".")[2], "." + "0" * 64):
         journal.write_text(text.replace(sealed, forged + mark))
