@@ -342,6 +342,41 @@ app = App(R())
     gone(int(first), int(child), int(second), within=1)
 
 
+def test_a_killed_call_counts_once_when_it_is_made_again(pod, program):
+    file = program("""
+class Sum(Work):
+    def __init__(self):
+        super().__init__(retries=1, backoff=0)
+        self.total, self.items, self.at, self.seen = 0, [], "", ""
+    def run(self, k):
+        self.total += k
+        self.items.append(k)
+        with open("tries", "a") as f: f.write("x")
+        tries = os.path.getsize("tries")
+        self.at = f"try {tries}"
+        while self.seen != self.at: time.sleep(0.01)  # the Flow has it
+        if tries == 1: os.kill(os.getpid(), signal.SIGKILL)
+        if tries < 4: time.sleep(600)
+        self.total += k
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Sum()
+    def run(self):
+        self.w.seen = self.w.at
+        self.w.run(1); self.w.run(2)
+        print("TOTAL", self.w.total, self.w.items); self.stop()
+app = App(R())
+""")
+    for end, options in ((signal.SIGKILL, []), (signal.SIGINT, ["--resume"])):
+        p = pod.start("run", file, *options)
+        wait_for(lambda at="try 2" if not options else "try 3": p.poll() is not None or value_of("seen", "root.w") == at, 60)
+        assert value_of("total", "root.w") == 1, p.communicate()
+        p.send_signal(end)
+        p.communicate(timeout=60)
+    assert "TOTAL 6 [1, 2]" in pod("run", file, "--resume", timeout=60).stdout
+
+
 def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
     p = pod(
         "run",
@@ -349,11 +384,9 @@ def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
 class Dies(Work):
     def __init__(self):
         super().__init__(retries=2, backoff=0.1)
-        self.tries = 0
     def run(self):
-        self.tries += 1
-        time.sleep(0.05)
-        if self.tries < 3: os.kill(os.getpid(), signal.SIGKILL)
+        with open("tries", "a") as f: f.write("x")
+        if os.path.getsize("tries") < 3: os.kill(os.getpid(), signal.SIGKILL)
 class R(Flow):
     def __init__(self):
         super().__init__()

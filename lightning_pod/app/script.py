@@ -15,8 +15,8 @@ from typing import Any
 
 from .drive import Payload, _sum_of
 from .flow import Flow
-from .state import List
-from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest, dumps, loads
+from .state import List, dumps, loads
+from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest
 from ..core.config import PodError, asset, optional
 
 # %% ../../nbs/app/44_script.ipynb #97eef467
