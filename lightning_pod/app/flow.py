@@ -19,6 +19,7 @@ from .state import CONTAINERS, ROLE, STATE_LIMIT, CallPending, Component, Confli
 from .state import as_role, check_size, check_value, dumps, encode, exact, fingerprint, loads, private, recall
 from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts
 from ..core.config import PodError, replacing
+from ..core.trust import seal, signed, unseal
 
 # %% ../../nbs/app/43_flow.ipynb #86322125
 _ALIASES = {"hourly": "0 * * * *", "daily": "0 0 * * *", "midnight": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *", "yearly": "0 0 1 1 *", "annually": "0 0 1 1 *"}
@@ -189,9 +190,17 @@ class Journal:
     def __init__(self, path: str | os.PathLike):
         self.path, self.state = pathlib.Path(path), {p: {} for p in self.PARTS}
         with contextlib.suppress(FileNotFoundError):
-            for line in self.path.read_bytes().split(b"\n"):
+            text = self.path.read_bytes()
+            for line in text.split(b"\n"):
                 with contextlib.suppress(ValueError): self._merge(json.loads(line))  # the last line of a killed app may be half
+            if signed(self.path, text): self._sign_again()
         self._rewrite()
+
+    def _sign_again(self):
+        "Of a journal that was trusted as a whole: sign each pickle in it."
+        for of in (*self.state["args"].values(), *self.state["children"].values()):
+            for key, text in of.items(): of[key] = _sealed_again(text)
+        for part in ("vars", "before"): _seal_pickles(self.state[part])
 
     def _merge(self, record: dict):
         for part, of in record.items():
@@ -219,6 +228,14 @@ class Journal:
             self._rewrite()
 
     def close(self): self.file.close()
+
+def _sealed_again(text: str) -> str: return seal(base64.b64decode(text.partition(".")[0]))
+
+def _seal_pickles(value):
+    "Sign what `exact` has pickled, wherever it is in `value`."
+    if isinstance(value, dict) and value.get("type") == "__pickle__": value["data"] = _sealed_again(value["data"])
+    elif isinstance(value, (dict, list)):
+        for v in value.values() if isinstance(value, dict) else value: _seal_pickles(v)
 
 # %% ../../nbs/app/43_flow.ipynb #9d6d04b4
 class Notes:
@@ -295,8 +312,8 @@ class _Process:
     key: str | None = None  # of the call that it has
 
 # %% ../../nbs/app/43_flow.ipynb #e5afffba
-def _text(value) -> str: return base64.b64encode(dumps(value)).decode()
-def _from_text(text: str): return loads(base64.b64decode(text))
+def _text(value) -> str: return seal(dumps(value))
+def _from_text(text: str, where: str | os.PathLike): return loads(unseal(text, where))
 
 class _State:
     "The part of an App that owns the state: who is in it, what has changed, and what the journal has of it."
@@ -376,17 +393,17 @@ class _State:
         "Give a component the state that the journal has of it."
         if self._saved is None: return
         gone = ("_url", "_internal_ip", "_public_ip")
-        vars = {n: recall(v, c.name) for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._vars or n in c._internal and n not in gone}
+        vars = {n: recall(v, c.name, self.journal.path) for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._vars or n in c._internal and n not in gone}
         calls = self._saved["calls"].get(c.name, {})
         if isinstance(c, Flow): return c.load_state_dict({"vars": vars, "calls": calls, "changes": {}}, {}, strict=False)
         c.set_state({"vars": vars, "calls": calls})
         c._done = set(self._saved["done"].get(c.name, {}))
-        c._pod_before = {key: {n: [recall(v, c.name) for v in old] for n, old in notes.items()} for key, notes in self._saved["before"].get(c.name, {}).items()}
+        c._pod_before = {key: {n: [recall(v, c.name, self.journal.path) for v in old] for n, old in notes.items()} for key, notes in self._saved["before"].get(c.name, {}).items()}
         for key, call in list(calls.items()):
             if key in ("latest_call_hash", "successes") or (stage := call["statuses"][-1]["stage"]) not in (Stage.PENDING, Stage.RUNNING, Stage.FAILED): continue
             if stage == Stage.FAILED and not c._raise_exception: continue
             if (args := self._saved["args"].get(c.name, {}).get(key)) is None: c._calls.pop(key); continue
-            c._args[key], call["attempt"] = _from_text(args), 1
+            c._args[key], call["attempt"] = _from_text(args, self.journal.path), 1
             self._stage(c, key, Stage.PENDING, "resume")
             c._todo.append(key)
 
@@ -396,7 +413,7 @@ class _State:
         for parent, children in self._saved["children"].items():
             holder = self.root
             for key in parent.split(".")[1:]: holder = dict(holder._children())[key]
-            for key, child in children.items(): holder._put(key, _from_text(child))
+            for key, child in children.items(): holder._put(key, _from_text(child, self.journal.path))
         self._restoring = False
 
     def _write_journal(self):

@@ -9,7 +9,7 @@ __all__ = ['MAIN', 'PLAIN', 'CONTAINERS', 'TYPES', 'ADOPT', 'ROLE', 'STATE_LIMIT
            'check_size']
 
 # %% ../../nbs/app/40_state.ipynb #ba36435c
-import ast, base64, copyreg, functools, io, json, marshal, pickle, sys, time
+import ast, copyreg, functools, io, json, marshal, os, pickle, sys, time
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from ..core.config import PodError
+from ..core.trust import seal, unseal
 
 # %% ../../nbs/app/40_state.ipynb #f176673c
 class Stage:
@@ -143,18 +144,18 @@ def exact(value):
     if type(value) in PLAIN: return value
     if type(value) in TYPES.values(): return encode(value)
     try: marshal.dumps(value, 2)  # takes Python's own types, and nothing that is derived from them
-    except ValueError: return {"type": "__pickle__", "data": base64.b64encode(dumps(value)).decode()}
+    except ValueError: return {"type": "__pickle__", "data": seal(dumps(value))}
     taken = isinstance(value, dict) and "type" in value  # it could be taken for one of ours
     if not taken and json.loads(json.dumps(value)) == value: return value
     try: ast.literal_eval(text := repr(value))
     except (ValueError, SyntaxError): return value  # NaN has no literal
     return {"type": "__literal__", "text": text}
 
-def recall(value, owner: str = ""):
-    "The opposite of `exact`. It unpickles: for what this app has written itself, never for a state from elsewhere."
+def recall(value, owner: str = "", where: str | os.PathLike = "the journal"):
+    "The opposite of `exact`. A pickle is only read where this user wrote it."
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "__literal__": return ast.literal_eval(value["text"])
-    return loads(base64.b64decode(value["data"])) if kind == "__pickle__" else decode(value, owner)
+    return loads(unseal(value["data"], where)) if kind == "__pickle__" else decode(value, owner)
 
 # %% ../../nbs/app/40_state.ipynb #e37ea312
 ROLE: ContextVar[str | None] = ContextVar("role", default=None)  # "flow", "work", or None outside of an app
