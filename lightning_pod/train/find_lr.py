@@ -67,7 +67,7 @@ class Sweep:
 class LearningRates:
     "The loss over rising learning rates, and the rate where it falls fastest."
     lr: float
-    rates: list[float]
+    rates: list[float] = field(repr=False)
     losses: list[float] = field(repr=False)  # of one batch each
 
     def to_dict(self) -> dict: return asdict(self)
