@@ -18,6 +18,7 @@ from .flow import Flow
 from .state import List
 from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest, dumps, loads
 from ..core.config import PodError, asset, optional
+from ..core.trust import read_signed, write_signed
 
 # %% ../../nbs/app/44_script.ipynb #97eef467
 class ScriptFailed(RuntimeError):
@@ -558,7 +559,7 @@ class ServeStreamlit(_Page):
     def run(self):
         page = pathlib.Path(Payload.folder or ".").absolute().parent / f"{self.name}.streamlit.py"
         pickled = page.with_suffix(".pickle")
-        pickled.write_bytes(dumps(self))
+        write_signed(pickled, dumps(self))
         page.write_text(f"from lightning_pod.app.script import render_page\nrender_page({str(pickled)!r}, {sys.path!r}, {getattr(sys.modules['__main__'], '__file__', None)!r})\n", encoding="utf-8")
         self.ready = True
         code = run_process([sys.executable, "-m", "streamlit", "run", str(page), "--server.address", self.host, "--server.port", str(self.port), "--server.headless", "true", "--browser.gatherUsageStats", "false"])
@@ -571,7 +572,7 @@ def render_page(pickled: str, path: list[str], main: str | None):
     if "_work" not in streamlit.session_state:
         before = sys.modules["__main__"]
         if main: importlib.import_module("lightning_pod.app.local").load_main(main, "__mp_main__")
-        try: work = loads(pathlib.Path(pickled).read_bytes())
+        try: work = loads(read_signed(pickled))
         finally: sys.modules["__main__"] = before
         work._model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
         streamlit.session_state["_work"] = work
