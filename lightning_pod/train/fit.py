@@ -21,6 +21,7 @@ from ..core.data import ImageData
 from ..core.job import Context, JobStopped
 from ..core.pretrain import Pretrainer
 from ..core.sources import check_source
+from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
 from .devices import Rank, fastest_precision, joined, outside_rank, processes, ranks
 from .find_lr import find_lr
 from .progress import ProgressLine, sampled
@@ -36,7 +37,9 @@ class WholeCheckpoints:
         buf = io.BytesIO()
         torch.save(checkpoint, buf)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as tmp: tmp.write_bytes(buf.getbuffer())
+        with replacing(path) as tmp:
+            tmp.write_bytes(buf.getbuffer())
+            if objects_in(tmp): sign(path, buf.getvalue())
 
 # %% ../../nbs/train/21_fit.ipynb #cce5f79f
 def is_overridden_here(data, name: str) -> bool:
@@ -126,7 +129,9 @@ def fit_body(ctx: "Context | Rank", data=None, model=None,  # a DataModule, a Li
         last = run.checkpoints / "last.ckpt"
         if hasattr(data, "splits") and first: _write_splits(ctx, data, last.exists())
         go_on = last if ctx.resumed and last.exists() else None
-        if ctx.resumed: ctx.emit("rewind", step=read_checkpoint(last)["global_step"] if go_on else 0)
+        saved, plain = load_checkpoint(last) if go_on else ({"global_step": 0}, True)
+        if ctx.resumed: ctx.emit("rewind", step=saved["global_step"])
+        del saved
         arguments = {"precision": settled["precision"], **c.trainer, **(objects or {})}
         if first:
             ctx.emit("environment", **environment())
@@ -136,7 +141,7 @@ def fit_body(ctx: "Context | Rank", data=None, model=None,  # a DataModule, a Li
         callback = type("JobCallback", (JobHooks, lightning.callbacks.Checkpoint), {})(ctx, run, c.checkpoint_minutes)
         trainer = _trainer(c, arguments, loggers, callback, lightning)
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=go_on, weights_only=True)
+            trainer.fit(model, datamodule=data, ckpt_path=go_on, weights_only=plain)
             ctx.check()
             result = _finish(ctx, trainer, model, data, callback)
         except SystemExit:  # what Lightning makes of a second Ctrl-C
@@ -284,9 +289,7 @@ def _finish(ctx: Context, trainer: pl.Trainer, model: pl.LightningModule, data, 
     row = next(r for r in rows if r["epoch"] == callback.best_epoch)
     metrics = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr")}
     trainer.strategy.barrier("saved")
-    model.load_state_dict(
-        torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
-    )  # this process wrote it: it may hold anything
+    model.load_state_dict(load_checkpoint(best)[0]["state_dict"])
     if _has_test(data, model):
         test = {k: float(v) for k, v in trainer.test(model, datamodule=data, verbose=False)[0].items()}
         ctx.metrics(epoch=row["epoch"], step=row["step"], **test)
@@ -336,6 +339,7 @@ def prepared(data: pl.LightningDataModule, ctx: Context | None = None, show: Pro
 def fit(data="digits",  # any source of `load`: a data set's name, a folder, (images, labels), "store:NAME", …; or a DataModule
         model: str | torch.nn.Module | pl.LightningModule = "podnet_s",  # a name, an encoder, or a LightningModule
         *, resume: str | Run | None = None,  # go on with this run; everything else is then taken from it
+        trust: bool = False,  # with `resume`: read the objects in its checkpoints, though somebody else wrote them
         workspace_path: str | Path | None = None,  # where `runs/` is; default: the workspace
         progress: bool = True,  # show it
         own_process: bool = False,  # whether this process is there for this fit alone
@@ -347,6 +351,7 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
     objects = {k: v for k, v in (settings.get("trainer") or {}).items() if not _plain(v)}
     if resume is not None:
         run = load_run(resume, ws)
+        if trust: trust_job(run)
         if fixed := set(settings) - ({"trainer"} if objects else set()):
             raise PodError(f"{', '.join(sorted(fixed))} can't be changed when a run goes on: start a new one")
         run._may_start()
