@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['OF_DATA', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'JobHooks', 'fit_body',
-           'make_model', 'skew_words', 'make_data', 'prepared', 'LearningRates', 'find_lr', 'fit', 'same_weights']
-           'make_model', 'make_data', 'prepared', 'fit', 'same_weights']
+           'make_model', 'skew_words', 'make_data', 'prepared', 'fit', 'same_weights']
 
 # %% ../../nbs/train/21_fit.ipynb #31f597de
 import contextlib, inspect, io, json, math, tempfile, time, types
