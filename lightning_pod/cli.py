@@ -369,10 +369,11 @@ def resume(argv: list[str]) -> int:
     from lightning_pod.core.job import find_job
     p = _parser("resume", resume.__doc__)
     p.add_argument("id", help="of a run or any Job")
+    p.add_argument("--trust", action="store_true", help="run what its folder holds, though somebody else made it")
     p.add_argument("--detach", action="store_true", help="return at once")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
     o = _parse(p, argv)
-    job = find_job(o.id).resume()
+    job = find_job(o.id).resume(o.trust)
     code = 0 if o.detach else _follow(job, stop_it=True)
     from lightning_pod.core.config import workspace
     from lightning_pod.train.runs import Run
@@ -536,21 +537,27 @@ def _queued(study, number: int, as_json: bool) -> int:
 
 def tune_add(argv: list[str]) -> int:
     "Queue a trial by hand: pod tune add STUDY lr=0.02 optimizer=adamw."
+    from lightning_pod.core.trust import trust
     from lightning_pod.train.tune import load_study
     p = _tune_parser("add", tune_add.__doc__)
     p.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="what isn't given is drawn")
+    p.add_argument("--trust", action="store_true", help="run the space of a study that somebody else made")
     o = _parse(p, argv)
     study = load_study(o.study)
+    if o.trust: trust(study)
     return _queued(study, study.add(**_settings(o.settings)), o.json)
 
 def tune_clone(argv: list[str]) -> int:
     "Queue a trial with another's settings, some of them changed: pod tune clone STUDY TRIAL lr=0.03."
+    from lightning_pod.core.trust import trust
     from lightning_pod.train.tune import load_study
     p = _tune_parser("clone", tune_clone.__doc__)
     p.add_argument("trial", type=int, help="its number")
     p.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="what is to be different")
+    p.add_argument("--trust", action="store_true", help="run the space of a study that somebody else made")
     o = _parse(p, argv)
     study = load_study(o.study)
+    if o.trust: trust(study)
     return _queued(study, study.clone(o.trial, **_settings(o.settings)), o.json)
 
 def tune_skip(argv: list[str]) -> int:
@@ -580,6 +587,7 @@ def tune_best(argv: list[str]) -> int:
     from lightning_pod.train.tune import load_study
     p = _tune_parser("best", tune_best.__doc__)
     p.add_argument("--epochs", type=int, metavar="N", help="train it again for so many")
+    p.add_argument("--trust", action="store_true", help="read the objects of a study that somebody else made")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     o = _parse(p, argv)
     study = load_study(o.study)
@@ -587,7 +595,7 @@ def tune_best(argv: list[str]) -> int:
         d = study.best_run.details()
         _say(d, o.json, lambda: _shown(d))
         return 0
-    run = study.train_best(epochs=o.epochs, background=o.detach)
+    run = study.train_best(epochs=o.epochs, background=o.detach, trust=o.trust)
     _say(run.to_dict(), o.json, lambda: f"{run.id} started: pod logs {run.id} -f" if o.detach else _ending(run))
     return 0 if o.detach else {"done": 0, "stopped": 130}.get(run.status, 1)
 
@@ -860,6 +868,7 @@ def run(argv: list[str]) -> int:
     p = _parser("run", run.__doc__)
     p.add_argument("file", metavar="APP.py", help="a program that makes an App; old ones for lightning.app run too")
     p.add_argument("--resume", nargs="?", const=True, help="go on with the newest app of this program that isn't done, or with the one named")
+    p.add_argument("--trust", action="store_true", help="with --resume: run what the app's folder holds, though somebody else made it")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the environment of the app and its Works")
     p.add_argument("--no-compat", dest="compat", action="store_false", help="leave the names lightning.app and lightning_app as they are installed")
@@ -872,7 +881,7 @@ def run(argv: list[str]) -> int:
     for pair in o.env:
         if "=" not in pair: raise PodError(f"--env {pair!r}: expected NAME=VALUE")
         os.environ.update([pair.split("=", 1)])
-    job = run_app(o.file, theirs, resume=o.resume or False, detach=o.detach, compat=o.compat, echo=not o.json)
+    job = run_app(o.file, theirs, resume=o.resume or False, trust=o.trust, detach=o.detach, compat=o.compat, echo=not o.json)
     info = job.info
     said = f"{job.id} started: pod logs {job.id} -f" if o.detach else f"{job.id} is {info['state']}" + (f": {info['message']}" if info.get("message") else "")
     if o.json or o.detach: _say({"id": job.id, "status": info["state"], "message": info.get("message")}, o.json, said)
@@ -887,15 +896,18 @@ def restart(argv: list[str]) -> int:
     from lightning_pod.core.job import find_job
     p = _parser("restart", restart.__doc__)
     p.add_argument("id", help="of a Work or an app: its beginning or end will do, or 'last'")
+    p.add_argument("--trust", action="store_true", help="run what its folder holds, though somebody else made it")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
     from lightning_pod.app.local import control, run_app
+    from lightning_pod.core.trust import check_job, trust
     job = find_job(o.id)
     kind, config = job.info["kind"], job.config
     if kind == "work": control(Path(config["app"]), "restart", config["name"])
     elif kind == "app":
         job.stop(why="pod restart")
-        job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume()
+        trust(job) if o.trust else check_job(job)
+        job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume(o.trust)
     else: raise PodError(f"{job.id} is a {kind}: only apps and their Works can be restarted; `pod resume {job.id}` goes on with it")
     _say({"id": job.id, "kind": kind}, o.json, f"{job.id} is started again")
     return 0
