@@ -468,7 +468,7 @@ def _trial_body(ctx: Context, pipe: Connection, images: Images, given: dict, wan
     import torch
 
     from lightning_pod.core.data import ImageData
-    from lightning_pod.train.devices import framework, is_a
+    from lightning_pod.core.classifier import framework, is_a
     from lightning_pod.train.fit import fit_body, make_model
     c = FitConfig(**ctx.config)
     given = {**given, **_load(ctx.path / "objects.pkl")}
@@ -1476,8 +1476,7 @@ def _base(data, model, settings: dict, space) -> tuple[dict, dict]:
 def _searched_in_vain(data, model, names):
     "Raise `PodError` for settings that would change nothing, as the model or the data given are what they are."
     if not isinstance(model, str):
-        from lightning_pod.core.classifier import Classifier
-        from lightning_pod.train.devices import is_a
+        from lightning_pod.core.classifier import Classifier, is_a
         from lightning_pod.train.fit import OF_A_NET
         if is_a(model, "LightningModule") and not isinstance(model, Classifier) and (theirs := [n for n in names if n in OF_A_NET]):
             raise PodError(f"space: {type(model).__name__} decides {', '.join(theirs)} itself, so nothing would be searched. Give a function of the trial that builds it: "
