@@ -270,10 +270,11 @@ def read_encoder(source) -> tuple[str | None, dict[str, Tensor], str, tuple | No
 def read_checkpoint(file: str | os.PathLike) -> dict:
     "A checkpoint, read without running code that it may hold."
     try: return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise PodError(
-            f"'{file}' holds more than weights and numbers: leave objects out with save_hyperparameters(ignore=[…]) ({str(e).splitlines()[0]})"
-        ) from e
+    except pickle.UnpicklingError: pass
+    except (RuntimeError, EOFError) as e: raise PodError(f"'{file}' can't be read: it is damaged, or no checkpoint") from e
+    try: held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except ValueError: held = "a pickle"
+    raise PodError(f"'{file}' holds more than weights and numbers ({held}), which could run anything when it is read: leave objects out with save_hyperparameters(ignore=[…])")
 
 # %% ../../nbs/core/08_classifier.ipynb #d74a6b64
 def from_pretrained(cls, source,  # a net's name, a run or its id, a checkpoint, a file of weights
