@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OF_DATA', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'JobHooks', 'fit_body',
-           'make_model', 'make_data', 'prepared', 'fit', 'same_weights']
+           'make_model', 'skew_words', 'make_data', 'prepared', 'fit', 'same_weights']
 
 # %% ../../nbs/train/21_fit.ipynb #31f597de
 import contextlib, inspect, io, json, math, tempfile, time, types
@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from ..core.classifier import Classifier, belonging, framework, is_a, quiet, read_checkpoint
+from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
@@ -183,6 +183,25 @@ def make_model(c: FitConfig, lr: float, net=None) -> Classifier | Pretrainer:
     names = ("optimizer", "weight_decay", "label_smoothing", "ema", "tta", "balance", "pretrained", "finetune", "layer_decay", "compile")
     return Classifier(net, lr=lr, **{k: getattr(c, k) for k in names})
 
+# %% ../../nbs/train/21_fit.ipynb #e424d249
+def skew_words(counts,  # [classes]: how many training images each class has
+               classes: list[str], balance: str = "none") -> list[str]:
+    "Sentences about classes that have few training images, or none."
+    counts, words = [int(n) for n in counts], []
+    if absent := [name for name, n in zip(classes, counts, strict=True) if not n]:
+        named = ", ".join(absent[:10]) + (", …" if len(absent) > 10 else "")
+        words.append(f"{len(absent)} of {len(classes)} classes have no training image, so the model can't learn them: {named}")
+    few, many = min((n for n in counts if n), default=1), max(counts, default=1)
+    if many < 4 * few: return words
+    rare, common = (classes[counts.index(n)] for n in (few, many))
+    if balance == "none":
+        words.append(f"the classes are skewed: {many:,} images of {common}, {few:,} of {rare}; "
+                     "balance=weights or balance=sampler makes the rare ones count")
+    if balance == "weights" and many > HEAVIEST * few:
+        words.append(f"an image of {rare} counts for {HEAVIEST:g} of {common}, the most that balance=weights allows; "
+                     f"by numbers it would be {many / few:.0f}, but {few:,} images are too few to bear that")
+    return words
+
 # %% ../../nbs/train/21_fit.ipynb #65ddcad7
 def _tell_of_data(ctx, data, c: FitConfig):
     "Warnings about the images, each once in the life of a run: what the source has to say, damaged images, skewed classes."
@@ -192,11 +211,9 @@ def _tell_of_data(ctx, data, c: FitConfig):
     if left := getattr(data, "left_out", None):
         ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]) + ("; …" if len(left) > 5 else ""), level="warning")
         for text in left: ctx.message(f"left out: {text}")
-    if not isinstance(data, ImageData) or c.balance != "none": return
-    counts, classes = data.counts(), data.classes
-    if counts.max() >= 4 * max(1, counts.min()):
-        ctx.message(f"the classes are skewed: {counts.max():,} images of {classes[counts.argmax()]}, {counts.min():,} of {classes[counts.argmin()]}; "
-                    "balance=weights or balance=sampler makes the rare ones count", level="warning")
+    if isinstance(data, ImageData) and c.task == "classify":
+        for text in skew_words(data.counts(), data.classes, c.balance):
+            if text not in told: ctx.message(text, level="warning")
 
 def _out_of_memory(e: Exception, data, settled: dict) -> PodError | None:
     "The error in words, with what to change, where it means that memory ran out."
