@@ -363,8 +363,12 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
         **settings,  # of FitConfig: epochs, lr, batch_size, seed, augment, loggers, trainer={…}, …
        ) -> Run:  # done, or stopped by Ctrl-C
     "Train `model` on `data`, here and now. Raises `PodError` for what can't be; a stop isn't an error: look at `run.status`."
-    ws = workspace(workspace_path)
     show = ProgressLine() if progress else None
+    try: return _fit_here(data, model, resume, trust, workspace(workspace_path), show, own_process, settings)
+    finally:
+        if show: show.close()
+
+def _fit_here(data, model, resume, trust: bool, ws, show: ProgressLine | None, own_process: bool, settings: dict) -> Run:
     objects = {k: v for k, v in (settings.get("trainer") or {}).items() if not _plain(v)}
     if resume is not None:
         run = load_run(resume, ws)
@@ -399,9 +403,7 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
     def body(ctx: Context) -> dict:
         if show: ctx.listeners.append(show)
         return fit_body(ctx, dm, module, objects)
-    try: run.run(body, own_process)
-    finally:
-        if show: show.close()
+    run.run(body, own_process)
     return run
 
 # %% ../../nbs/train/21_fit.ipynb #88dd10e3
