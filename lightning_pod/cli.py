@@ -59,8 +59,8 @@ def _say(value, as_json: bool, text: Callable[[], str] | str):
     else: print(text() if callable(text) else text, flush=True)
 
 def _now(text: str):
-    "Say what is being done where it takes seconds and shows nothing."
-    print(text, file=sys.stderr, flush=True)
+    "Tell the person at a terminal what is being done, where it takes seconds and shows nothing."
+    if sys.stderr.isatty(): print(text, file=sys.stderr, flush=True)
 
 def _save_picture(draw: Callable, file: str):
     "Save what `draw()` draws; its name goes to stderr. Raises `PodError` where it can't be written."
