@@ -144,15 +144,24 @@ class ImageData(LightningDataModule):
         if items.pixels is None:
             items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
-        self.items, self.parts = items, split(items, self.valid, self.test, self.seed)
-        self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
-        self.augmentation = make_augment(self.augment, items.glyphs)
-        h, w, c = items.pixels.shape[1:]
-        self.spec = ImageSpec(h, w, c)
         mapped = isinstance(items.pixels, np.memmap)
         self.images = FileImages(items.pixels) if mapped else torch.from_numpy(np.ascontiguousarray(items.pixels))
-        self.labels = torch.from_numpy(items.labels)
+        self.spec, self.labels = ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
+        return self._divide(items)
+
+    def _divide(self, items: Items) -> "ImageData":
+        "Split `items`, and choose what depends on their number."
+        self.parts = split(items, self.valid, self.test, self.seed)
+        self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
+        self.augmentation = make_augment(self.augment, items.glyphs)
+        self.items = items  # last: from now on it counts as set up
         return self
+
+    def setup_from(self, other: "ImageData",  # set up, of the same source and size
+                  ) -> "ImageData":
+        "Set up with the images that `other` holds already, split as this one is to be."
+        for name in ("left_out", "images", "spec", "labels", "_placed"): setattr(self, name, getattr(other, name))
+        return self._divide(other.items)
 
     def _resized(self, items: Items) -> np.ndarray:
         size = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
