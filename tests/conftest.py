@@ -1,12 +1,15 @@
 """What the tests share: a workspace of their own, the command `pod`, waiting for conditions, and cleaning up after."""
 
+import atexit
 import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +25,9 @@ POD = Path(sys.executable).with_name("pod")
 TIMEOUT_S = 1200  # of one test: far above what any of them needs
 SLOW_TIMEOUT_S = 4 * 3600  # of one marked slow
 
+# not that of whoever runs the tests
+os.environ.setdefault("POD_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key"))
+atexit.register(shutil.rmtree, Path(os.environ["POD_KEY_FILE"]).parent, ignore_errors=True)
 share_cores()  # before a test imports torch: other processes of the test train too
 
 

@@ -342,6 +342,42 @@ app = App(R())
     gone(int(first), int(child), int(second), within=1)
 
 
+def test_a_killed_call_counts_once_when_it_is_made_again(pod, program):
+    file = program("""
+class Sum(Work):
+    def __init__(self):
+        super().__init__(retries=1, backoff=0)
+        self.total, self.items, self.at, self.seen = 0, [], "", ""
+    def run(self, k):
+        self.total += k
+        self.items.append(k)
+        with open("tries", "a") as f: f.write("x")
+        tries = os.path.getsize("tries")
+        self.at = f"try {tries}"
+        while self.seen != self.at: time.sleep(0.01)  # the Flow has it
+        if tries == 1: os.kill(os.getpid(), signal.SIGKILL)
+        if tries < 4: time.sleep(600)
+        self.total += k
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Sum()
+    def run(self):
+        self.w.seen = self.w.at
+        self.w.run(1); self.w.run(2)
+        print("TOTAL", self.w.total, self.w.items); self.stop()
+app = App(R())
+""")
+    for end, options in ((signal.SIGKILL, []), (signal.SIGINT, ["--resume"])):
+        p = pod.start("run", file, *options)
+        at = "try 3" if options else "try 2"
+        wait_for(lambda p=p, at=at: p.poll() is not None or value_of("seen", "root.w") == at, 60)
+        assert value_of("total", "root.w") == 1, p.communicate()
+        p.send_signal(end)
+        p.communicate(timeout=60)
+    assert "TOTAL 6 [1, 2]" in pod("run", file, "--resume", timeout=60).stdout
+
+
 def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
     p = pod(
         "run",
@@ -349,11 +385,9 @@ def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
 class Dies(Work):
     def __init__(self):
         super().__init__(retries=2, backoff=0.1)
-        self.tries = 0
     def run(self):
-        self.tries += 1
-        time.sleep(0.05)
-        if self.tries < 3: os.kill(os.getpid(), signal.SIGKILL)
+        with open("tries", "a") as f: f.write("x")
+        if os.path.getsize("tries") < 3: os.kill(os.getpid(), signal.SIGKILL)
 class R(Flow):
     def __init__(self):
         super().__init__()
@@ -906,7 +940,7 @@ app = App(R())
 
 
 NODES = """
-from lightning_pod.app import LightningTrainerMultiNode, MultiNode
+from lightning_pod.app import FabricMultiNode, LightningTrainerMultiNode, MultiNode, PyTorchSpawnMultiNode
 class Node(Work):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -948,7 +982,7 @@ def test_keep_several_nodes_are_as_many_processes(pod, program):
 def test_keep_trainers_on_several_nodes_train_together(pod, program):
     seen = seen_by_nodes(pod, program, "LightningTrainerMultiNode", "", """
         import torch
-        from pytorch_lightning import LightningModule, Trainer
+        from lightning.pytorch import LightningModule, Trainer  # the other name, imported as late as can be
         from torch.utils.data import DataLoader, TensorDataset
         class Model(LightningModule):
             def __init__(self):
@@ -962,6 +996,30 @@ def test_keep_trainers_on_several_nodes_train_together(pod, program):
         self.seen = [trainer.global_rank, trainer.world_size, trainer.global_step, round(float(model.layer.weight.sum()), 4), os.getpid()]""")
     assert [s[:3] for s in seen] == [[0, 3, 4], [1, 3, 4], [2, 3, 4]]
     assert len({s[3] for s in seen}) == 1 and len({s[4] for s in seen}) == 3  # the same weights in three processes
+
+
+def test_keep_fabrics_on_several_nodes_share_their_gradients(pod, program):
+    seen = seen_by_nodes(pod, program, "FabricMultiNode", "", """
+        import torch
+        from lightning_fabric import Fabric
+        fabric = Fabric(accelerator="cpu")
+        fabric.launch()
+        layer = torch.nn.Linear(1, 1, bias=False)
+        model, optimizer = fabric.setup(layer, torch.optim.SGD(layer.parameters(), lr=1.0))
+        before = float(layer.weight)
+        fabric.backward(model(torch.tensor([[float(fabric.global_rank)]])).sum())
+        optimizer.step()
+        self.seen = [fabric.global_rank, fabric.world_size, round(float(layer.weight) - before, 4), os.getpid()]""")
+    assert [s[:3] for s in seen] == [[0, 3, -1.0], [1, 3, -1.0], [2, 3, -1.0]] and len({s[3] for s in seen}) == 3
+
+
+def test_keep_nodes_of_torch_alone_stand_in_one_process_group(pod, program):
+    seen = seen_by_nodes(pod, program, "PyTorchSpawnMultiNode", ", world_size, node_rank, global_rank, local_rank", """
+        import torch
+        total = torch.tensor(float(global_rank))
+        torch.distributed.all_reduce(total)
+        self.seen = [global_rank, world_size, node_rank, local_rank, float(total), os.getpid()]""")
+    assert [s[:5] for s in seen] == [[0, 3, 0, 0, 3.0], [1, 3, 1, 0, 3.0], [2, 3, 2, 0, 3.0]]
 
 
 # ---- imports and idleness

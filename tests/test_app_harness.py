@@ -38,10 +38,11 @@ class Add(Work):
 class Failing(Work):
     def __init__(self, times=1, **kwargs):
         super().__init__(**kwargs)
-        self.tries, self.times, self.caught = 0, times, None
+        self.tries, self.times, self.caught, self._made = 0, times, None, 0
 
     def run(self):
-        self.tries += 1
+        self._made += 1  # not `self.tries += 1`: each try begins with the state of the first
+        self.tries = self._made
         if self.tries <= self.times:
             raise ValueError(f"try {self.tries}")
 
@@ -875,3 +876,134 @@ def test_a_stop_can_be_told_apart_from_a_failure():
 def test_equal_values_have_equal_fingerprints():
     a = {"x": [1.5, "y", None, True], "z": {"k": 2**70}}
     assert fingerprint(a) == fingerprint(json.loads(json.dumps(a))) != fingerprint({**a, "w": 1})
+
+
+# ---- a call that is made again
+
+
+class Half(Work):
+    """Changes its state in each way there is, and fails half way as often as it is told."""
+
+    def __init__(self, times=1, **kwargs):
+        super().__init__(**kwargs)
+        self.total, self.items, self.table, self.text, self.given, self.caught, self._left = 10, [0], {"n": 0}, "a", 1, 0, times
+
+    def run(self, k=1):
+        self.total += k
+        self.items.append(k)
+        self.table["n"] += k
+        self.text += "b"
+        if self._left:
+            self._left -= 1
+            raise ValueError("half way")
+        self.total += k
+
+    def on_exception(self, exception):
+        self.caught += 1
+        super().on_exception(exception)
+
+    @property
+    def all(self):
+        return self.total, self.items, self.table, self.text
+
+
+WHOLE = (12, [0, 1], {"n": 1}, "ab")  # one call, made once
+
+
+def test_a_call_that_is_made_again_begins_with_the_state_of_its_start():
+    h = Harness(flow_of(lambda f: f.w.run(), w=Half(times=3, retries=3, backoff=0))).run().advance(seconds=1)
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+
+    def by_hand(f):
+        if f.w.has_failed:
+            f.w.retry()
+        f.w.run()
+
+    h = Harness(flow_of(by_hand, w=Half(times=2, raise_exception=False))).run()
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+    assert h.root.w.caught == 2  # what on_exception sets isn't the call's
+
+    def stopped(f):
+        f.w.run()
+        if f.w.total == 11 and not f.stopped:
+            f.stopped = True
+            f.w.stop()
+
+    h = Harness(flow_of(stopped, w=Half(times=0, parallel=True), stopped=False), skip=("root.w",)).turn().turn()
+    h.runners["root.w"][0].key = h.waiting[0][1][0]
+    h.runners["root.w"][0].work.total = 11  # half a call …
+    h.runners["root.w"][0].flush()
+    h.app.pass_messages(block=False)
+    assert h.root.w.total == 11
+    h.turn()
+    assert h.root.stopped
+    h.skip.clear()
+    h.run()
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+
+
+def test_what_the_flow_has_set_stands_when_a_call_is_made_again():
+    def run(f):
+        if f.w.has_failed:
+            f.w.given, f.w.text = 7, "new"
+            f.w.retry()
+        f.w.run()
+
+    h = Harness(flow_of(run, w=Half(raise_exception=False))).run()
+    assert (h.root.w.given, h.root.w.text, h.root.w.total) == (7, "newb", 12)
+
+
+def test_what_another_call_has_changed_since_stands_and_is_told(capsys):
+    def run(f):
+        f.w.run(1)
+        if f.w.has_failed and f.other == 0:
+            f.w.run(5)
+            f.other = 1
+        elif f.w.has_succeeded and f.other == 1:
+            f.other = 2
+            f.w._calls["latest_call_hash"] = next(iter(f.w._args))
+            f.w.retry()
+
+    h = Harness(flow_of(run, w=Half(raise_exception=False, parallel=True), other=0)).run()
+    assert h.root.w.total == 10 + 1 + 5 + 5 + 1 + 1 and h.root.other == 2
+    assert "root.w.total: a call is made again, and this isn't as it was at its start" in capsys.readouterr().err
+
+
+def test_an_interruptible_work_goes_on_from_what_it_has_left():
+    w = Half(retries=1, backoff=0, cloud_compute=CloudCompute(interruptible=True))
+    h = Harness(flow_of(lambda f: f.w.run(), w=w)).run().advance(seconds=1)
+    assert h.root.w.has_succeeded and h.root.w.total == 10 + 1 + 2
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_calls": False}])
+def test_a_flow_that_waits_for_a_failed_call_says_so_once_with_file_and_line(capsys, options):
+    def run(f):
+        f.turns += 1 if f.turns < 5 else 0
+        f.w.run()
+
+    Harness(flow_of(run, w=Half(raise_exception=False, **options), turns=0)).run()
+    err = capsys.readouterr().err
+    line = run.__code__.co_firstlineno + 2
+    assert err.count("the Flow waits at") == 1 and f"test_app_harness.py, line {line}: f.w.run()" in err
+    assert "ValueError: half way" in err and "self.w.retry()" in err
+
+
+def test_a_flow_that_goes_on_after_a_failure_says_nothing_of_waiting(capsys):
+    def caught(f):
+        f.w.run()
+
+    for work in (Half(raise_exception=False, parallel=True), Half(raise_exception=False, retries=1, backoff=0)):
+        Harness(flow_of(caught, w=work)).run().advance(seconds=5)
+    with pytest.raises(Exception, match="half way"):
+        Harness(flow_of(caught, w=Half())).run().advance(seconds=5)
+    assert "the Flow waits" not in capsys.readouterr().err
+
+
+def test_a_work_may_change_what_the_flow_had_set_before_its_process_was_there():
+    def run(f):
+        if f.w.status.stage == "not_started":
+            f.w.total = 100
+        f.w.run()
+
+    h = Harness(flow_of(run, w=Half(times=0, start_with_flow=False))).run()
+    assert h.root.w.total == 102 and h.root.w.has_succeeded

@@ -217,7 +217,8 @@ def test_tune_and_diagnose_take_each_way_to_give_a_source(images, served):
 def test_a_study_searches_settings_of_arrays_too(workspace):
     study = tune((pixels(), np.arange(40) % 2), {"image_size": [8, 10]}, model="podnet_n", trials=2, **QUICK)
     assert study.counts() == {"done": 2}
-    assert {json.loads((r.path / "splits.json").read_text())["spec"]["height"] for r in map(study.run_of, range(2))} == {8, 10}
+    specs = [json.loads((study.run_of(n).path / "splits.json").read_text())["spec"] for n in range(2)]
+    assert {s["height"] for s in specs} == {8, 10}
 
 
 @pytest.mark.slow

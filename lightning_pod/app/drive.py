@@ -6,11 +6,12 @@
 __all__ = ['SETTLE_S', 'Entry', 'drive_root', 'Drive', 'Path', 'Payload']
 
 # %% ../../nbs/app/41_drive.ipynb #ff8e3eaf
-import contextlib, hashlib, json, os, pathlib, pickle, secrets, shutil, time
+import contextlib, copy, hashlib, json, os, pathlib, secrets, shutil, time
 from typing import Any
 
-from .state import ADOPT, ROLE, TYPES, Component, StateError
+from .state import ADOPT, ROLE, TYPES, Component, StateError, dumps, loads
 from ..core.config import PodError, replacing, workspace, write_json
+from ..core.trust import Untrusted, sign, signed
 
 # %% ../../nbs/app/41_drive.ipynb #1140c2e5
 SETTLE_S = 5.0  # how long a file and its sum may disagree while the file is put again
@@ -106,7 +107,10 @@ class Drive:
 
     # ---- as a value of the state
     def _owned_by(self, name: str): self.component_name = name
-    def _copy(self, name: str) -> "Drive": return Drive(f"lit://{self.id}", self.allow_duplicates, name or None, self.root_folder)
+    def _copy(self, name: str) -> "Drive":
+        new = copy.copy(self)  # of a subclass too, whatever its __init__ takes
+        new.component_name = name or None
+        return new
     def __eq__(self, other): return isinstance(other, Drive) and self.to_dict() == other.to_dict()
     def __hash__(self): return hash((self.id, self.component_name))
     def __str__(self): return self.id
@@ -212,7 +216,7 @@ class Path(_PurePath):
         def __init__(self, *args): super().__init__(*_lit(args))
 
     def _like(self, other) -> "Path":
-        other = other if isinstance(other, Path) else Path(other)
+        other = other if isinstance(other, Path) else type(self)(other)
         other.origin_name = self.origin_name
         return other
 
@@ -228,7 +232,7 @@ class Path(_PurePath):
     def parent(self): return self._like(super().parent)
     @property
     def parents(self): return [self._like(p) for p in super().parents]
-    def __reduce__(self): return Path.from_dict, (self.to_dict(),)
+    def __reduce__(self): return type(self).from_dict, (self.to_dict(),)
 
     @property
     def hash(self) -> str | None: return self.origin_name and hashlib.sha1(f"{self.origin_name}/{self}".encode()).hexdigest()
@@ -240,7 +244,7 @@ class Path(_PurePath):
     def to_dict(self) -> dict: return {"type": "__path__", "path": str(self), "origin_name": self.origin_name}
     @classmethod
     def from_dict(cls, d: dict, owner: str = "") -> "Path":
-        path = Path(d["path"])
+        path = cls(d["path"])
         path.origin_name = d["origin_name"]
         return path
 
@@ -269,16 +273,17 @@ class Payload:
 
     def save(self, value: Any, path: str):
         "Write `value` to a file: a subclass may do it otherwise."
-        with open(path, "wb") as f: pickle.dump(value, f, protocol=5)
+        pathlib.Path(path).write_bytes(dumps(value))
 
     def load(self, path: str) -> Any:
         "Read what `save` wrote."
-        with open(path, "rb") as f: return pickle.load(f)
+        return loads(pathlib.Path(path).read_bytes())
 
     def _file(self) -> str:
         path = pathlib.Path(Payload.folder or "", f"{self.sha256}.pickle")
         if Payload.folder is None or not path.exists(): raise PodError(f"this Payload of {self.origin_name} isn't one of this app's: it is only read inside of the app that wrote it")
         if _sum_of(path) != self.sha256: raise PodError(f"the Payload {path.name} of {self.origin_name} was changed after it was written: it isn't read")
+        if not signed(path, self.sha256): raise Untrusted(path)
         return str(path)
 
     def _keep(self, origin: str):
@@ -289,7 +294,9 @@ class Payload:
         try:
             self.save(self._value, str(part))
             self.origin_name, self.sha256 = origin, _sum_of(part)
-            os.replace(part, pathlib.Path(Payload.folder, f"{self.sha256}.pickle"))
+            kept = pathlib.Path(Payload.folder, f"{self.sha256}.pickle")
+            sign(kept, self.sha256)
+            os.replace(part, kept)
         finally: part.unlink(missing_ok=True)
 
     def to_dict(self) -> dict: return {"type": "__payload__", "origin_name": self.origin_name, "sha256": self.sha256}
@@ -313,7 +320,7 @@ def _adopt(owner: Component, name: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith("lit://"): value = Path(value)
     if isinstance(value, Drive): return value._copy(owner._name)
     if isinstance(value, Path):
-        new = value.absolute() if ROLE.get() == "work" else Path.from_dict(value.to_dict())
+        new = value.absolute() if ROLE.get() == "work" else type(value).from_dict(value.to_dict())
         if new.origin_name is None and not hasattr(owner, "flows") and not owner._open: new.origin_name = owner.name
         return new
     if isinstance(value, Payload):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_CALLS', 'FREE_TURNS', 'REST_S', 'next_tick', 'Frontend', 'StaticWebFrontend', 'StreamlitFrontend',
-           'VoilaFrontend', 'Flow', 'Journal', 'Notes', 'why', 'Backend', 'Clock', 'WorkFailed', 'App']
+           'VoilaFrontend', 'Flow', 'Journal', 'Notes', 'why', 'Backend', 'Clock', 'WorkFailed', 'ServiceDied', 'App']
 
 # %% ../../nbs/app/43_flow.ipynb #2e8ed8c2
 import base64, contextlib, heapq, itertools, json, os, pathlib, queue, re, sys, threading, time, traceback, warnings
@@ -16,9 +16,10 @@ from functools import partial
 from importlib import import_module
 
 from .state import CONTAINERS, ROLE, STATE_LIMIT, CallPending, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status
-from .state import as_role, check_size, check_value, encode, exact, fingerprint, private
-from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts, dumps, loads
+from .state import as_role, check_size, check_value, dumps, encode, exact, fingerprint, loads, private, recall
+from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts
 from ..core.config import PodError, replacing
+from ..core.trust import seal, signed, unseal
 
 # %% ../../nbs/app/43_flow.ipynb #86322125
 _ALIASES = {"hourly": "0 * * * *", "daily": "0 0 * * *", "midnight": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *", "yearly": "0 0 1 1 *", "annually": "0 0 1 1 *"}
@@ -184,21 +185,29 @@ def _line(up: int) -> str:
 # %% ../../nbs/app/43_flow.ipynb #a1b76452
 class Journal:
     "The state of an app on disk: `merge` adds what has changed, `state` is all of it."
-    PARTS = ("vars", "calls", "args", "children", "done")
+    PARTS = ("vars", "calls", "args", "before", "children", "done")
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.state = pathlib.Path(path), {p: {} for p in self.PARTS}
         with contextlib.suppress(FileNotFoundError):
-            for line in self.path.read_bytes().split(b"\n"):
+            text = self.path.read_bytes()
+            for line in text.split(b"\n"):
                 with contextlib.suppress(ValueError): self._merge(json.loads(line))  # the last line of a killed app may be half
+            if signed(self.path, text): self._sign_again()
         self._rewrite()
+
+    def _sign_again(self):
+        "Of a journal that was trusted as a whole: sign each pickle in it."
+        for of in (*self.state["args"].values(), *self.state["children"].values()):
+            for key, text in of.items(): of[key] = _sealed_again(text)
+        for part in ("vars", "before"): _seal_pickles(self.state[part])
 
     def _merge(self, record: dict):
         for part, of in record.items():
             for name, values in of.items():
                 mine = self.state[part].setdefault(name, {})
                 for k, v in values.items():
-                    if v is None and part in ("args", "calls"): mine.pop(k, None)
+                    if v is None and part in ("args", "before", "calls"): mine.pop(k, None)
                     else: mine[k] = v
 
     def _rewrite(self):
@@ -219,6 +228,14 @@ class Journal:
             self._rewrite()
 
     def close(self): self.file.close()
+
+def _sealed_again(text: str) -> str: return seal(base64.b64decode(text.partition(".")[0]))
+
+def _seal_pickles(value):
+    "Sign what `exact` has pickled, wherever it is in `value`."
+    if isinstance(value, dict) and value.get("type") == "__pickle__": value["data"] = _sealed_again(value["data"])
+    elif isinstance(value, (dict, list)):
+        for v in value.values() if isinstance(value, dict) else value: _seal_pickles(v)
 
 # %% ../../nbs/app/43_flow.ipynb #9d6d04b4
 class Notes:
@@ -266,7 +283,7 @@ def _lines(folder, was: str, now: str) -> str:
 
 # %% ../../nbs/app/43_flow.ipynb #b93cbba3
 class Backend:
-    "Starts Works. Messages from them go to `app.inbox` as (name, generation, kind, *rest); 'hello' is the first and 'gone' the last of a generation."
+    "Starts Works. Messages from them go to `app.inbox` as (name, generation, kind, *rest): 'hello' is the first and 'gone' the last of a generation, 'unreadable' stands for what can't be read."
     def open(self, app: "App"): "Before the first turn."
     def start(self, work: Work, generation: int): "Start a process for the Work; return at once."
     def send(self, work: Work, kind: str, *rest): "To the Work's Runner; kept until its process is there."
@@ -284,6 +301,9 @@ class Clock:
 class WorkFailed(RuntimeError):
     "A call failed, and its Work has raise_exception=True."
 
+class ServiceDied(RuntimeError):
+    "A thread that the app can't do without has ended with an error."
+
 @dataclass
 class _Process:
     "What the app knows of a Work's process."
@@ -292,8 +312,8 @@ class _Process:
     key: str | None = None  # of the call that it has
 
 # %% ../../nbs/app/43_flow.ipynb #e5afffba
-def _text(value) -> str: return base64.b64encode(dumps(value)).decode()
-def _from_text(text: str): return loads(base64.b64decode(text))
+def _text(value) -> str: return seal(dumps(value))
+def _from_text(text: str, where: str | os.PathLike): return loads(unseal(text, where))
 
 class _State:
     "The part of an App that owns the state: who is in it, what has changed, and what the journal has of it."
@@ -324,10 +344,13 @@ class _State:
         self._changed = True
         if isinstance(component, Work):
             component._versions[name] = component._versions.get(name, 0) + 1
+            self._forget_before(component, name)
             if component._process.state in ("starting", "up"): self.backend.send(component, "set", {name: (component._versions[name], getattr(component, name))})
         if self._thread is not None and threading.current_thread() is not self._thread: self.inbox.put(("", 0, "touched"))
 
-    def _on_vars(self, work: Work, values: dict[str, tuple]):
+    def _on_vars(self, work: Work, values: dict[str, tuple],
+                 key: str | None = None,  # of the call that was running
+                ):
         for name, (seen, value) in values.items():
             if seen < work._versions.get(name, 0) and name not in work._internal and fingerprint(encode(value)) != fingerprint(encode(getattr(work, name))):
                 if self.lenient:
@@ -339,24 +362,48 @@ class _State:
                     if work._process.key: work._calls[work._process.key]["conflict"] = name
                 continue
             if isinstance(value, CONTAINERS): check_value(work, name, value)  # it may have been changed in place
+            if key in work._args: self._note_before(work, key, name)
             work._apply(name, value)
             self._mark("vars", work.name, name)
             self._changed = True
+
+    def _note_before(self, work: Work, key: str, name: str):
+        "Keep what an attribute was, when a call changes it for the first time."
+        if name in work._internal or work.cloud_compute.interruptible: return
+        for other in work._pod_before.keys() - {key}:
+            if work._pod_before[other].get(name): work._pod_before[other][name] = []  # there is no way back to before that one
+        notes = work._pod_before.setdefault(key, {})
+        if name not in notes:
+            notes[name] = [getattr(work, name)]
+            self._mark("before", work.name, key)
+
+    def _forget_before(self, work: Work, name: str):
+        "What the Flow sets stands, whatever becomes of the call."
+        for key, notes in work._pod_before.items():
+            if notes.pop(name, None) is not None: self._mark("before", work.name, key)
+
+    def _put_back(self, work: Work, key: str):
+        "A call is made again: the Work's state as it was when the call was first made."
+        for name, old in work._pod_before.pop(key, {}).items():
+            if old: work._set(name, old[0])
+            else: print(f"{work.name}.{name}: a call is made again, and this isn't as it was at its start, since another call has changed it meanwhile", file=sys.stderr)
+        self._mark("before", work.name, key)
 
     def _restore(self, c: Component):
         "Give a component the state that the journal has of it."
         if self._saved is None: return
         gone = ("_url", "_internal_ip", "_public_ip")
-        vars = {n: v for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._vars or n in c._internal and n not in gone}
+        vars = {n: recall(v, c.name, self.journal.path) for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._vars or n in c._internal and n not in gone}
         calls = self._saved["calls"].get(c.name, {})
         if isinstance(c, Flow): return c.load_state_dict({"vars": vars, "calls": calls, "changes": {}}, {}, strict=False)
         c.set_state({"vars": vars, "calls": calls})
         c._done = set(self._saved["done"].get(c.name, {}))
+        c._pod_before = {key: {n: [recall(v, c.name, self.journal.path) for v in old] for n, old in notes.items()} for key, notes in self._saved["before"].get(c.name, {}).items()}
         for key, call in list(calls.items()):
             if key in ("latest_call_hash", "successes") or (stage := call["statuses"][-1]["stage"]) not in (Stage.PENDING, Stage.RUNNING, Stage.FAILED): continue
             if stage == Stage.FAILED and not c._raise_exception: continue
             if (args := self._saved["args"].get(c.name, {}).get(key)) is None: c._calls.pop(key); continue
-            c._args[key], call["attempt"] = _from_text(args), 1
+            c._args[key], call["attempt"] = _from_text(args, self.journal.path), 1
             self._stage(c, key, Stage.PENDING, "resume")
             c._todo.append(key)
 
@@ -366,7 +413,7 @@ class _State:
         for parent, children in self._saved["children"].items():
             holder = self.root
             for key in parent.split(".")[1:]: holder = dict(holder._children())[key]
-            for key, child in children.items(): holder._put(key, _from_text(child))
+            for key, child in children.items(): holder._put(key, _from_text(child, self.journal.path))
         self._restoring = False
 
     def _write_journal(self):
@@ -375,9 +422,12 @@ class _State:
             there = self.components
             dirty["vars"] = {name: {n: exact(getattr(c, n)) for n in of if n in c._vars or n in c._internal} for name, of in dirty["vars"].items() if (c := there.get(name)) is not None}
             dirty["calls"] = {name: {key: c._calls.get(key) for key in of} for name, of in dirty["calls"].items() if (c := there.get(name)) is not None}
+            dirty["before"] = {name: {key: _exactly(there[name]._pod_before.get(key)) for key in of} for name, of in dirty["before"].items() if name in there}
             self.journal.merge(dirty)
         held, self._held = self._held, []
         for work in held: self._pump(work)
+
+def _exactly(notes: dict[str, list] | None) -> dict | None: return notes and {n: [exact(v) for v in old] for n, old in notes.items()}
 
 # %% ../../nbs/app/43_flow.ipynb #82202bdc
 MAX_CALLS = 200  # whose stages are kept, for each Work
@@ -431,6 +481,7 @@ class _Calls:
 
     def _drop_args(self, work: Work, key: str):
         if work._args.pop(key, None) is not None: self._mark("args", work.name, key)
+        if work._pod_before.pop(key, None) is not None: self._mark("before", work.name, key)
 
     def _stage(self, work: Work, key: str, stage: str, reason: str | None = None, message: str | None = None, timestamp: float | None = None):
         "The next stage of a call."
@@ -444,14 +495,16 @@ class _Calls:
         "Send the next call, if the Work is free."
         p = work._process
         if p.key is not None or not work._todo or p.state == "stopping" or self.stage != "running": return
+        self._put_back(work, key := work._todo.popleft())
         if p.state == "none": self._start(work)
-        p.key = key = work._todo.popleft()
+        p.key = key
         args, kwargs, options = work._args[key]
         self.backend.send(work, "call", key, args, kwargs, work._calls[key]["attempt"] > options["retries"])
 
     def _start(self, work: Work):
         p = work._process
         p.state, p.generation, p.key = "starting", p.generation + 1, None
+        work._versions.clear()  # the process begins with all that was set
         try: self.backend.start(work, p.generation)
         except BaseException:
             p.state = "none"
@@ -513,6 +566,14 @@ class _Calls:
         self._ended(work, key, Stage.FAILED)
         print(f"{work.name}: {message}", file=sys.stderr)
         if final and work._raise_exception: self._fail(WorkFailed(message))
+
+    def _on_unreadable(self, work: Work, error: str):
+        "Something that the Work sent can't be read here: its call fails, and its process ends."
+        key, message = work._process.key, f"what {work.name} sent can't be read by the Flow's process:\n{error}"
+        if key is not None: self._given_up(work, key, Reason.EXCEPTION, message)
+        elif work._raise_exception: self._fail(WorkFailed(message))
+        else: print(message, file=sys.stderr)
+        self._end_process(work, "stop", "the Flow can't read what it sends")
 
     def _on_fatal(self, work: Work, text: str): self._fail(WorkFailed(f"{work.name} failed:\n{text}"))
 
@@ -587,6 +648,7 @@ class App(_State, _Calls):
         self.backend, self.clock, self.folder = Backend(), Clock(), None
         self.turns, self._pass, self._changed, self._passed, self._began, self._restoring = 0, 0, True, False, False, False
         self._at, self._alone = None, 0  # the call at which the turn ended; turns since something came from outside
+        self._told: set[tuple] = set()  # failed calls of which was said that the Flow waits for them
         self._timers, self._count, self._thread = [], itertools.count(), None
         self._dirty: dict[str, dict[str, dict]] = {p: {} for p in Journal.PARTS}
         self._held: list[Work] = []  # whose calls of this turn are sent when it is journalled
@@ -625,6 +687,10 @@ class App(_State, _Calls):
         future = Future()
         self.inbox.put(("", 0, "command", command, kwargs, future))
         return future
+
+    def died(self, why: str):
+        "Called by a thread that the app can't do without, when it ends with an error."
+        self.inbox.put(("", 0, "died", why))
 
     # ---- time
     def _later(self, seconds: float, what, *args):
@@ -669,7 +735,7 @@ class App(_State, _Calls):
         self._changed, at = False, None
         with as_role("flow"):
             try: self.root.run()
-            except CallPending as e: at = e.args
+            except CallPending as e: at = self._stands_at(e)
             self._look()
             for flow in self.flows: flow._layout = _layout_of(flow, flow.configure_layout())
             for work in self.works: work._layout = _content(work, work.configure_layout() or "")
@@ -677,6 +743,26 @@ class App(_State, _Calls):
         self._at, self.turns = at, self.turns + 1
         if at is None: self._end_pass()
         self._write_journal()
+
+    def _stands_at(self, pending: CallPending) -> tuple:
+        "The call at which the turn has ended. When it has failed the Flow stands there for ever, and has to say so."
+        name, key = pending.args
+        work = self.components[name]
+        newest = work._calls[key]["statuses"][-1]
+        if newest["stage"] in (Stage.FAILED, Stage.STOPPED) and (mark := (name, key, newest["timestamp"])) not in self._told:
+            self._told.add(mark)
+            frames = traceback.extract_tb(pending.__traceback__)
+            ours = type(self)._stands_at.__code__.co_filename
+            at = next((f for f in reversed(frames) if f.filename != ours), frames[-1])
+            # one whose on_exception is about to end the app has a moment to do so
+            self._later(0.5 if work._raise_exception else 0.0, self._tell_where, work, key, newest, f"{os.path.basename(at.filename)}, line {at.lineno}: {at.line}")
+        return pending.args
+
+    def _tell_where(self, work: Work, key: str, newest: dict, where: str):
+        if self.error or work._calls.get(key, {"statuses": [None]})["statuses"][-1] is not newest: return
+        because = ((newest.get("message") or newest.get("reason") or "").strip().splitlines() or [""])[-1]
+        print(f"the Flow waits at {where}\n  This call of {work.name} has {newest['stage']} ({because}), and nothing makes it again by itself: give the Work retries=…, "
+              f"call {work.name.replace('root', 'self', 1)}.retry() before this line, or `pod restart` it; with parallel=True the Flow goes on", file=sys.stderr)
 
     def _look(self):
         for c in self.root._tree():
@@ -710,6 +796,7 @@ class App(_State, _Calls):
     def _receive(self, name: str, generation: int, kind: str, *rest):
         if kind == "stop": raise _End(130)
         if kind == "touched": self._changed = True
+        elif kind == "died": self._fail(ServiceDied(*rest))
         elif kind == "command": self._command(*rest)
         else:
             if name not in self._names: self._names = {w.name: w for w in self.works}
@@ -740,7 +827,7 @@ class App(_State, _Calls):
         except KeyboardInterrupt: self.exit_code = 130
         except BaseException as e:
             self.error, self.exit_code = e, 1
-            if not isinstance(e, (WorkFailed, PodError)): traceback.print_exc()
+            if not isinstance(e, (WorkFailed, ServiceDied, PodError)): traceback.print_exc()
         finally: self._finish()
         return self.exit_code
 

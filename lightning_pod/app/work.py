@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['INTERNAL', 'KEPT_STATUSES', 'STAYS', 'SEND_EVERY_S', 'LOOK_EVERY_S', 'CloudCompute', 'BuildConfig', 'free_port',
-           'after', 'digest', 'call_parts', 'call_key', 'dumps', 'loads', 'Work', 'WorkStopped', 'Runner']
+           'after', 'service', 'digest', 'call_parts', 'call_key', 'Work', 'WorkStopped', 'Runner']
 
 # %% ../../nbs/app/42_work.ipynb #b3bdbec7
-import contextlib, hashlib, inspect, io, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
+import contextlib, hashlib, inspect, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import takewhile
 from operator import attrgetter
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from .drive import Drive
-from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, encode, is_special, private
+from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, dumps, encode, is_special, loads, private
 from ..core.config import PodError
 
 # %% ../../nbs/app/42_work.ipynb #929e0627
@@ -31,7 +31,7 @@ class CloudCompute:
     shm_size: int | None = None  # MB
     mounts: Any = None
     colocation_group_id: str | None = None
-    interruptible: bool = False
+    interruptible: bool = False  # whether a call that is made again goes on from the state that was left, instead of from the state of its start
     cpu: float | None = None  # cores
     gpu: float | None = None
     memory: float | None = None  # GB
@@ -81,6 +81,17 @@ def after(seconds: float, what: Callable[[], None]):
     timer.daemon = True
     timer.start()
 
+def service(name: str, body: Callable[[], None],
+            died: Callable[[str], None],  # called with the reason, if the body ends with an error
+           ) -> threading.Thread:
+    "Start a thread that others rely on: it doesn't end in silence."
+    def guarded():
+        try: body()
+        except Exception: died(f"the thread {name!r}, which the app can't do without, ended with an error:\n{traceback.format_exc()}")
+    thread = threading.Thread(target=guarded, daemon=True, name=name)
+    thread.start()
+    return thread
+
 # %% ../../nbs/app/42_work.ipynb #53cbf664
 def digest(value: Any) -> str:
     "A short hash of any value that can be sent: the same in every process."
@@ -114,27 +125,10 @@ def call_parts(work: "Work", args: tuple, kwargs: dict) -> dict[str, tuple[str, 
 def call_key(parts: dict) -> str:
     return "run:" + hashlib.sha1(json.dumps({k: v[0] for k, v in parts.items()}, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../../nbs/app/42_work.ipynb #b4ef71c0
-def dumps(value: Any) -> bytes:
-    "`value` as bytes for another process of the app."
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):
-        def reducer_override(self, obj):
-            main = sys.modules["__main__"]
-            named = getattr(obj, "__module__", None) in ("__main__", "__mp_main__") and hasattr(main, "__file__") and getattr(main, getattr(obj, "__qualname__", ""), None) is obj
-            return NotImplemented if named and isinstance(obj, (type, FunctionType)) else super().reducer_override(obj)
-
-    file = io.BytesIO()
-    Pickler(file, protocol=5).dump(value)
-    return file.getvalue()
-
-def loads(data: bytes) -> Any: return pickle.loads(data)
-
 # %% ../../nbs/app/42_work.ipynb #1dcc5c83
 INTERNAL = ("_host", "_port", "_url", "_internal_ip", "_public_ip", "_display_name")  # state, though they begin with an underscore
 KEPT_STATUSES = 20  # of each call
-STAYS = ("_app", "_on_set", "_runner", "run", "_calls", "_args", "_done", "_todo", "_versions", "_events", "_process")  # not sent to the Work's process
+STAYS = ("_app", "_on_set", "_runner", "run", "_calls", "_args", "_done", "_todo", "_versions", "_events", "_process", "_pod_before")  # not sent to the Work's process
 
 def _in(stage: str) -> property:
     return property(lambda self: self.status.stage == stage, doc=f"Whether the newest call is {stage}.")
@@ -156,7 +150,7 @@ class Work(Component):
                  *, retries: int = 0,  # how often a failed call is made again
                  backoff: float = 1.0,  # seconds before the first retry; doubled for each further one
                  timeout: float | None = None,  # seconds after which a running call is ended and fails
-                 grace: float = 10.0,  # seconds between SIGTERM and SIGKILL when it is stopped
+                 grace: float = 10.0,  # seconds that it may take to end when it is stopped; then it is killed
                 ):
         super().__init__()
         if type(self).run is Work.run: raise TypeError(f"{type(self).__name__} has no run(): a Work needs one, since that is what its process does")
@@ -176,6 +170,7 @@ class Work(Component):
         self._args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
         self._done: set[str] = set()  # calls that succeeded, and of which nothing else is kept
         self._versions: dict[str, int] = {}  # how often the Flow changed an attribute
+        self._pod_before: dict[str, dict[str, list]] = {}  # call -> attribute that it has changed -> [what it was before]
         self._todo, self._events = deque(), deque(maxlen=10_000)
         self._process = None  # what the app knows of its process
 
@@ -284,7 +279,7 @@ class Runner:
         self.guard, self.wake = threading.RLock(), threading.Event()
         self.seen: dict[str, int] = {}  # attribute -> how many changes by the Flow were applied
         self.dirty: dict[str, None] = {}
-        self.clash: ConflictError | None = None
+        self.trouble: Exception | None = None  # raised in the call as soon as it sets an attribute, and at its end
         self.key: str | None = None  # of the call that runs
         self.why: str | None = None  # why the process is to end
         self.fatal: BaseException | None = None
@@ -304,14 +299,25 @@ class Runner:
         self.dirty[name] = None
         if not self.wake.is_set(): self.wake.set()
         if name == "_port": self._watch_port()
-        if self.clash is not None and threading.current_thread() is self._main: self._raise_clash()
+        if self.trouble is not None and threading.current_thread() is self._main: self._raise_trouble()
 
     def flush(self):
         "Send the newest values of what was changed."
         with self.guard:
             self.wake.clear()
             names, self.dirty = self.dirty, {}
-            if names: self._send("vars", {n: (self.seen.get(n, 0), getattr(self.work, n)) for n in names})
+            values = {n: (self.seen.get(n, 0), getattr(self.work, n)) for n in names}
+            if not values: return
+            try: self._send("vars", values, self.key)
+            except OSError: raise  # the Flow is gone
+            except Exception: self._send_singly(values)
+
+    def _send_singly(self, values: dict[str, tuple[int, Any]]):
+        "One of them can't be sent: the others are, and it is trouble."
+        for name, value in values.items():
+            try: self._send("vars", {name: value}, self.key)
+            except OSError: raise
+            except Exception as e: self.trouble = StateError(f"{self.work.name}.{name} = {value[1]!r:.80} can't be sent to the Flow: {type(e).__name__}: {e}")
 
     def look(self):
         "Note what was changed in place."
@@ -367,11 +373,17 @@ class Runner:
     def _conflict(self, name: str):
         clash = ConflictError(self.work.name, name)
         if self.key is None: print(f"{type(clash).__name__}: {clash}", file=sys.stderr, flush=True)
-        else: self.clash = clash
+        else: self.trouble = clash
 
-    def _raise_clash(self):
-        clash, self.clash = self.clash, None
-        if clash is not None: raise clash
+    def _raise_trouble(self):
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None: raise trouble
+
+    def died(self, why: str):
+        "A thread that this needs has ended: so does the Work, and the app knows why."
+        self.fatal = PodError(f"{self.work.name}: {why}")
+        with contextlib.suppress(Exception): self._send("fatal", why)
+        self.stop(why)
 
     def stop(self, why: str = "stop"):
         "End the call and the process, from any thread."
@@ -404,8 +416,10 @@ class Runner:
         with as_role("work"): self.work.on_exit()
         if self.fatal is not None: raise self.fatal
 
-    def call(self, key: str, args: tuple, kwargs: dict, last: bool = True,  # whether a failure is final
+    def call(self, key: str, args: tuple | bytes,  # bytes: these and `kwargs`, as they were sent
+             kwargs: dict, last: bool = True,  # whether a failure is final
             ):
+        self.flush()  # what was changed before isn't this call's
         self.key = key
         self.wake.set()
         self.status(key, Stage.RUNNING)
@@ -420,20 +434,25 @@ class Runner:
                 error, reason = self._without_us(e), Reason.RETURN if isinstance(e, _Returned) else Reason.CONFLICT if isinstance(e, ConflictError) else Reason.EXCEPTION
                 outcome = Stage.FAILED, reason, "".join(traceback.format_exception(error))
         with contextlib.suppress(Exception): self.look()
-        self.key = None
+        self.flush()
+        self.key = self.trouble = None
         if error is not None: print(outcome[2], end="", file=sys.stderr, flush=True)
         self.status(key, *outcome)
         if error is not None and last: self._after_failure(error)
 
-    def _run(self, args: tuple, kwargs: dict):
+    def _run(self, args: tuple | bytes, kwargs: dict):
         own = lambda value: value._copy(self.work.name) if isinstance(value, Drive) else value
+        if isinstance(args, bytes): args, kwargs = loads(args)
+        self._raise_trouble()
         try:
             self.interruptible = True
             if self.why: raise WorkStopped(self.why)
             result = self.work.run(*map(own, args), **{k: own(v) for k, v in kwargs.items()})
         finally: self.interruptible = False
         if result is not None: raise _Returned(f"{self.work.name}.run returned {repr(result)[:80]}: results travel as attributes, such as self.result, a Path, or a Payload")
-        self._raise_clash()
+        with contextlib.suppress(Exception): self.look()
+        self.flush()
+        self._raise_trouble()
 
     def _without_us(self, error: BaseException) -> BaseException:
         "`error` with the traceback that a user knows: from their `run` on."
