@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ScriptFailed', 'run_script', 'watch_trainers', 'run_process', 'report_to_parent', 'command_of', 'Tracer',
-           'TracerPythonScript', 'PopenPythonScript', 'BashWork', 'MultiNode', 'LightningTrainerMultiNode',
-           'PythonServer', 'ServeGradio', 'ServeStreamlit', 'render_page']
+           'TracerPythonScript', 'PopenPythonScript', 'BashWork', 'MultiNode', 'made_with', 'LightningTrainerMultiNode',
+           'FabricMultiNode', 'PyTorchSpawnMultiNode', 'PythonServer', 'ServeGradio', 'ServeStreamlit', 'render_page']
 
 # %% ../../nbs/app/44_script.ipynb #be2c9936
 import asyncio, atexit, contextlib, functools, importlib, importlib.abc, importlib.util, inspect, json, os, pathlib, shlex, signal, subprocess, sys, threading, time, traceback
@@ -15,8 +15,8 @@ from typing import Any
 
 from .drive import Payload, _sum_of
 from .flow import Flow
-from .state import List
-from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest, dumps, loads
+from .state import List, dumps, loads
+from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest
 from ..core.config import PodError, asset, optional
 from ..core.trust import read_signed, write_signed
 
@@ -267,7 +267,7 @@ def _file_digest(path: str, mtime: int, size: int) -> str:
 
 class _ScriptWork(Work):
     "What the script Works have in common."
-    _internal = (*INTERNAL, "_key_args")
+    _pod_internal = (*INTERNAL, "_pod_key_args")
     def __init__(self, script_path: str | os.PathLike, script_args: list | str | None = None, env: dict | None = None,
                  input_files: list[str] | None = None,  # files that the script reads: when one changes, a call is made again
                  **kwargs):
@@ -277,36 +277,36 @@ class _ScriptWork(Work):
         self.pid, self.exit_code = None, None
         self.training = {}  # what Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …
 
-    def _set(self, name: str, value):
-        super()._set(name, value)
-        if name == "script_args" and self._runner is None and self.__dict__.get("_key_args") != list(value): self._sync("_key_args", list(value))  # as the Flow wants them; what the Work makes of them is its own business
+    def _pod_set(self, name: str, value):
+        super()._pod_set(name, value)
+        if name == "script_args" and self._pod_runner is None and self.__dict__.get("_pod_key_args") != list(value): self._pod_sync("_pod_key_args", list(value))  # as the Flow wants them; what the Work makes of them is its own business
 
-    def _files(self) -> dict[str, tuple[str, str]]:
+    def _pod_files(self) -> dict[str, tuple[str, str]]:
         "label -> (path, digest) of what a call's result depends on."
         named = {f"script {os.path.basename(self.script_path)}": self.script_path, **{f"input {f}": f for f in self.input_files}}
         return {label: (path, _file_digest(path, os.stat(path).st_mtime_ns, os.path.getsize(path))) for label, path in named.items() if os.path.isfile(path)}
 
-    def _inputs(self) -> dict[str, tuple[str, str]]:
-        return {"argument script_args": (digest(self._key_args), " ".join(self._key_args)[:200]), **{label: (d, d[:8]) for label, (_, d) in self._files().items()}}
+    def _pod_inputs(self) -> dict[str, tuple[str, str]]:
+        return {"argument script_args": (digest(self._pod_key_args), " ".join(self._pod_key_args)[:200]), **{label: (d, d[:8]) for label, (_, d) in self._pod_files().items()}}
 
-    def _texts(self) -> dict[str, str]:
+    def _pod_texts(self) -> dict[str, str]:
         texts = {}
-        for path, d in self._files().values():
+        for path, d in self._pod_files().values():
             with contextlib.suppress(UnicodeDecodeError):
                 if os.path.getsize(path) < 1 << 20: texts[d] = pathlib.Path(path).read_text(encoding="utf-8")
         return texts
 
-    def _tell(self, report: dict, epoch_over: bool = False):
+    def _pod_tell(self, report: dict, epoch_over: bool = False):
         "What a Trainer reports becomes state, and the Job's progress and metrics."
         self.training = {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])}
-        if (job := getattr(self._runner, "job", None)) is None: return
+        if (job := getattr(self._pod_runner, "job", None)) is None: return
         if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"] + 1, epochs=report["epochs"], **{k: v for k, v in report["metrics"].items() if k == "train_loss"})
         if epoch_over: job.metrics(step=report["step"], epoch=report["epoch"], **report["metrics"])
 
-    def _apart(self, command: list[str], what: str):
+    def _pod_apart(self, command: list[str], what: str):
         "Run a command as a process of its own."
         self.exit_code = None
-        self.exit_code = code = run_process(command, self.env, lambda pid: setattr(self, "pid", pid), self._tell)
+        self.exit_code = code = run_process(command, self.env, lambda pid: setattr(self, "pid", pid), self._pod_tell)
         if code: raise ScriptFailed(what, code)
 
     def on_before_run(self): "Called before the script is run."
@@ -337,16 +337,16 @@ class TracerPythonScript(_ScriptWork):
         if params:
             self.params = params
             self.script_args = self.original_args + [self._to_script_args(k, v) for k, v in params.items()]
-        if self.code_name: self._unpack(code_dir)
+        if self.code_name: self._pod_unpack(code_dir)
         with contextlib.chdir(code_dir):
             self.on_before_run()
-            res = self._run_tracer({k: v.value if isinstance(v, Payload) else v for k, v in kwargs.items()})
+            res = self._pod_run_tracer({k: v.value if isinstance(v, Payload) else v for k, v in kwargs.items()})
             return self.on_after_run(res)
 
-    def _run_tracer(self, init_globals: dict) -> dict:
-        args, runner = [*map(str, self.script_args)], self._runner
-        if self.script_path.endswith(".sh"): return self._apart(command_of(self.script_path, args), self.script_path) or {}
-        end = watch_trainers(self._tell, *((lambda: runner.why, runner.ease) if runner else ()))
+    def _pod_run_tracer(self, init_globals: dict) -> dict:
+        args, runner = [*map(str, self.script_args)], self._pod_runner
+        if self.script_path.endswith(".sh"): return self._pod_apart(command_of(self.script_path, args), self.script_path) or {}
+        end = watch_trainers(self._pod_tell, *((lambda: runner.why, runner.ease) if runner else ()))
         try: res = self.configure_tracer().trace(self.script_path, *args, init_globals=init_globals, env=self.env)
         except ScriptFailed as e:
             self.exit_code = e.code
@@ -355,7 +355,7 @@ class TracerPythonScript(_ScriptWork):
         self.exit_code = 0
         return res
 
-    def _unpack(self, folder: str):
+    def _pod_unpack(self, folder: str):
         import tarfile
         self.drive.get(self.code_name, overwrite=True)
         with tarfile.open(self.drive.root_folder / self.code_name) as tar: tar.extractall(folder, filter="data")
@@ -372,7 +372,7 @@ class PopenPythonScript(_ScriptWork):
     def on_after_run(self): "Called after the script was run."
     def run(self):
         self.on_before_run()
-        self._apart(command_of(self.script_path, list(self.script_args)), self.script_path)
+        self._pod_apart(command_of(self.script_path, list(self.script_args)), self.script_path)
         self.on_after_run()
 
 class BashWork(_ScriptWork):
@@ -381,7 +381,7 @@ class BashWork(_ScriptWork):
         super().__init__(command, None, env, **kwargs)
 
     def run(self, command: str | None = None):
-        self._apart(["bash", "-c", command or self.script_path], command or self.script_path)
+        self._pod_apart(["bash", "-c", command or self.script_path], command or self.script_path)
 
 # %% ../../nbs/app/44_script.ipynb #a2d9a6e4
 class MultiNode(Flow):
@@ -396,19 +396,77 @@ class MultiNode(Flow):
             w.run(main_address=self.ws[0].internal_ip or "127.0.0.1", main_port=self.ws[0].port, num_nodes=len(self.ws), node_rank=rank)
             if w.has_succeeded: w.stop()
 
-class LightningTrainerMultiNode(MultiNode):
-    "Nodes whose `run()` trains with Lightning's Trainer, together."
-    def __init__(self, work_cls: type[Work], cloud_compute: CloudCompute | None = None, num_nodes: int = 1, *work_args, **work_kwargs):
-        super().__init__(type(work_cls)(work_cls.__name__, (_TrainerNode, work_cls), {}), num_nodes, cloud_compute, *work_args, **work_kwargs)
+# %% ../../nbs/app/44_script.ipynb #7a9f0ebf
+_FABRICS = ("lightning_fabric.fabric", "lightning.fabric.fabric")
 
-class _TrainerNode:
+def _of_node(main_address: str, main_port: int, num_nodes: int, node_rank: int) -> dict[str, str]:
+    "The environment of one node of several, with one process each, as torch's elastic launcher would set it."
+    rank, n = str(node_rank), str(num_nodes)
+    return dict(MASTER_ADDR=main_address, MASTER_PORT=str(main_port), GROUP_RANK=rank, NODE_RANK=rank, RANK=rank, LOCAL_RANK="0",
+                WORLD_SIZE=n, LOCAL_WORLD_SIZE="1", TORCHELASTIC_RUN_ID="1")
+
+@contextlib.contextmanager
+def made_with(modules: tuple[str, ...],  # where the class stands, by each of its names
+              cls: str,  # "Trainer"
+              **arguments):  # what its __init__ is given, whatever the caller says
+    "Within, each object of a class is made with some arguments, also where its module is imported only then."
+    patched = []
+    def patch(module: ModuleType):
+        made, init = getattr(module, cls), getattr(module, cls).__init__
+        @functools.wraps(init)
+        def __init__(self, *args, **kwargs): init(self, *args, **{**kwargs, **arguments})
+        made.__init__ = __init__
+        patched.append((made, init))
+    for name in modules:
+        if name in sys.modules: patch(sys.modules[name])
+    finder = _AfterImport(tuple(n for n in modules if n not in sys.modules), patch)
+    sys.meta_path.insert(0, finder)
+    try: yield
+    finally:
+        sys.meta_path.remove(finder)
+        for made, init in patched: made.__init__ = init
+
+# %% ../../nbs/app/44_script.ipynb #25f85c93
+class _Node:
     "Before a Work's class: its `run()` is called as one node of several."
+    _makes = ((), "", {})  # modules, class, further arguments
     def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
-        rank, n = str(node_rank), str(num_nodes)
-        os.environ.update(MASTER_ADDR=main_address, MASTER_PORT=str(main_port), GROUP_RANK=rank, NODE_RANK=rank, RANK=rank, LOCAL_RANK="0", WORLD_SIZE=n, LOCAL_WORLD_SIZE="1", TORCHELASTIC_RUN_ID="1")
-        pl, tracer = optional("pytorch_lightning", "pytorch-lightning", "to train on several nodes"), Tracer()
-        tracer.add_traced(pl.Trainer, "__init__", pre_fn=lambda trainer, *a, **k: ({}, a, {**k, "devices": 1, "num_nodes": num_nodes}))
-        with tracer.wrapped(): return super().run()
+        os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
+        modules, cls, more = self._makes
+        with made_with(modules, cls, devices=1, num_nodes=num_nodes, **more): return super().run()
+
+class _TrainerNode(_Node): _makes = _TRAINERS, "Trainer", {}
+class _FabricNode(_Node): _makes = _FABRICS, "Fabric", {}
+
+class _SpawnNode:
+    "Before a Work's class: its `run()` stands in a process group of torch and is told its place."
+    def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
+        torch = optional("torch", "torch", "for several nodes")
+        os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, rank=node_rank, world_size=num_nodes)
+        try: return super().run(world_size=num_nodes, node_rank=node_rank, global_rank=node_rank, local_rank=0)
+        finally: torch.distributed.destroy_process_group()
+
+# %% ../../nbs/app/44_script.ipynb #2811752c
+class _NodesOf(MultiNode):
+    "Nodes that a class of ours stands before."
+    _before: type
+    def __init__(self, work_cls: type[Work], cloud_compute: CloudCompute | None = None, num_nodes: int = 1, *work_args, **work_kwargs):
+        node = type(work_cls)(work_cls.__name__, (self._before, work_cls), {})
+        super().__init__(node, num_nodes, cloud_compute, *work_args, **work_kwargs)
+
+class LightningTrainerMultiNode(_NodesOf):
+    "Nodes whose `run()` trains with Lightning's Trainer, together."
+    _before = _TrainerNode
+
+class FabricMultiNode(_NodesOf):
+    "Nodes whose `run()` trains with Lightning's Fabric, together."
+    _before = _FabricNode
+
+class PyTorchSpawnMultiNode(_NodesOf):
+    "Nodes whose `run(world_size, node_rank, global_rank, local_rank)` trains with torch alone, one process each: as many nodes as GPUs."
+    _before = _SpawnNode
 
 # %% ../../nbs/app/44_script.ipynb #f047ba2f
 _TYPES = {"Text": ("text", str), "Image": ("image", str), "Category": ("category", int), "Number": ("prediction", int), "_Input": ("payload", str), "_Output": ("prediction", str)}
@@ -428,15 +486,15 @@ class PythonServer(Work):
         super().__init__(**{"parallel": True, **kwargs})
         pydantic = optional("pydantic", "pydantic", "for the types of a server")
         optional("fastapi", "fastapi uvicorn", "to serve predictions")
-        self._input_type, self._output_type = input_type or __getattr__("_Input"), output_type or __getattr__("_Output")
-        for t in (self._input_type, self._output_type):
+        self._pod_input_type, self._pod_output_type = input_type or __getattr__("_Input"), output_type or __getattr__("_Output")
+        for t in (self._pod_input_type, self._pod_output_type):
             if not (isinstance(t, type) and issubclass(t, pydantic.BaseModel)): raise TypeError(f"{type(self).__name__}: {t!r} is no pydantic BaseModel")
         self.ready = False
 
     def setup(self, *args, **kwargs): "Called once, before the server listens."
     def predict(self, request: Any) -> Any: raise NotImplementedError(f"{type(self).__name__} has no predict(request)")
-    def configure_input_type(self) -> type: return self._input_type
-    def configure_output_type(self) -> type: return self._output_type
+    def configure_input_type(self) -> type: return self._pod_input_type
+    def configure_output_type(self) -> type: return self._pod_output_type
 
     def run(self, *args, **kwargs):
         import fastapi
@@ -455,19 +513,19 @@ class PythonServer(Work):
 
 class _Page(Work):
     "What the pages have in common: a package that they need, and a model that is built once."
-    _needs: tuple[str, str]  # the package, and what installs it
+    _pod_needs: tuple[str, str]  # the package, and what installs it
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        optional(*self._needs, f"for {type(self).__name__}")
-        self._model, self.ready = None, False
+        optional(*self._pod_needs, f"for {type(self).__name__}")
+        self._pod_model, self.ready = None, False
 
     @property
-    def model(self): return self._model
+    def model(self): return self._pod_model
     def build_model(self) -> Any: return None
 
 class ServeGradio(_Page):
     "A Gradio page around `predict`; `inputs`, `outputs` and `examples` are attributes of the class."
-    _needs = "gradio", "gradio"
+    _pod_needs = "gradio", "gradio"
     inputs: Any = None
     outputs: Any = None
     examples: list | None = None
@@ -478,16 +536,16 @@ class ServeGradio(_Page):
     def __init__(self, *args, theme: Any = None, **kwargs):
         super().__init__(*args, **kwargs)
         if not self.inputs or not self.outputs: raise PodError(f"{type(self).__name__} needs inputs and outputs as attributes of the class, such as inputs = gradio.Image()")
-        self._theme = theme
+        self._pod_theme = theme
 
     def predict(self, *args, **kwargs): raise NotImplementedError(f"{type(self).__name__} has no predict()")
 
     def run(self, *args, **kwargs):
         import gradio
-        if self._model is None: self._model = self.build_model()
+        if self._pod_model is None: self._pod_model = self.build_model()
         fn = functools.partial(self.predict, *args, **kwargs)
         fn.__name__ = self.predict.__name__
-        theme, late = {"theme": self._theme} if self._theme else {}, "theme" in inspect.signature(gradio.Blocks.launch).parameters  # since Gradio 6
+        theme, late = {"theme": self._pod_theme} if self._pod_theme else {}, "theme" in inspect.signature(gradio.Blocks.launch).parameters  # since Gradio 6
         page = gradio.Interface(fn=fn, inputs=self.inputs, outputs=self.outputs, examples=self.examples, title=self.title, description=self.description, analytics_enabled=False, **({} if late else theme))
         if self.enable_queue: page.queue()
         self.ready = True
@@ -495,11 +553,11 @@ class ServeGradio(_Page):
 
 class ServeStreamlit(_Page):
     "A Streamlit page: `build_model` once, `render` at each interaction."
-    _needs = "streamlit", "streamlit"
+    _pod_needs = "streamlit", "streamlit"
     def render(self): raise NotImplementedError(f"{type(self).__name__} has no render()")
 
     def run(self):
-        page = pathlib.Path(Payload.folder or ".").absolute().parent / f"{self.name}.streamlit.py"
+        page = pathlib.Path(Payload._pod_folder or ".").absolute().parent / f"{self.name}.streamlit.py"
         pickled = page.with_suffix(".pickle")
         write_signed(pickled, dumps(self))
         page.write_text(f"from lightning_pod.app.script import render_page\nrender_page({str(pickled)!r}, {sys.path!r}, {getattr(sys.modules['__main__'], '__file__', None)!r})\n", encoding="utf-8")
@@ -516,7 +574,7 @@ def render_page(pickled: str, path: list[str], main: str | None):
         if main: importlib.import_module("lightning_pod.app.local").load_main(main, "__mp_main__")
         try: work = loads(read_signed(pickled))
         finally: sys.modules["__main__"] = before
-        work._model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
+        work._pod_model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
         streamlit.session_state["_work"] = work
     streamlit.session_state["_work"].render()
 

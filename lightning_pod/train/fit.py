@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['OF_DATA', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'JobHooks', 'fit_body',
-           'make_model', 'make_data', 'prepared', 'LearningRates', 'find_lr', 'fit', 'same_weights']
+           'make_model', 'skew_words', 'make_data', 'prepared', 'fit', 'same_weights']
 
 # %% ../../nbs/train/21_fit.ipynb #31f597de
 import contextlib, inspect, io, json, math, tempfile, time, types
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from ..core.classifier import Classifier, belonging, framework, is_a, quiet, read_checkpoint
+from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
@@ -24,6 +23,7 @@ from ..core.pretrain import Pretrainer
 from ..core.sources import check_source
 from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
 from .devices import Rank, fastest_precision, joined, outside_rank, processes, ranks
+from .find_lr import find_lr
 from .progress import ProgressLine, sampled
 from .runs import Run, environment, load_run, make_loggers, tracker_of
 from .settings import OBJECT, FitConfig, logger_names
@@ -168,7 +168,8 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
             out["precision"], times = fastest_precision(net, data.channels, size, data.batch_size)
             ctx.message(f"precision {out['precision']}: bfloat16 was measured {times:.2f} times as fast as float32 with {net} on this machine")
         if c.find_lr and model is None:
-            found = find_lr(data, make_model(c, c.lr), precision=c.trainer.get("precision", out["precision"]))
+            plain = {k: v for k, v in c.trainer.items() if v != OBJECT}
+            found = find_lr(data, make_model(c, c.lr), trainer={"precision": out["precision"], **plain})
             out["lr"] = found.lr
             write_json(run.path / "find_lr.json", found.to_dict())
             ctx.message(f"learning rate {found.lr:.3g}: the loss falls fastest there")
@@ -182,6 +183,25 @@ def make_model(c: FitConfig, lr: float, net=None) -> Classifier | Pretrainer:
     names = ("optimizer", "weight_decay", "label_smoothing", "ema", "tta", "balance", "pretrained", "finetune", "layer_decay", "compile")
     return Classifier(net, lr=lr, **{k: getattr(c, k) for k in names})
 
+# %% ../../nbs/train/21_fit.ipynb #e424d249
+def skew_words(counts,  # [classes]: how many training images each class has
+               classes: list[str], balance: str = "none") -> list[str]:
+    "Sentences about classes that have few training images, or none."
+    counts, words = [int(n) for n in counts], []
+    if absent := [name for name, n in zip(classes, counts, strict=True) if not n]:
+        named = ", ".join(absent[:10]) + (", …" if len(absent) > 10 else "")
+        words.append(f"{len(absent)} of {len(classes)} classes have no training image, so the model can't learn them: {named}")
+    few, many = min((n for n in counts if n), default=1), max(counts, default=1)
+    if many < 4 * few: return words
+    rare, common = (classes[counts.index(n)] for n in (few, many))
+    if balance == "none":
+        words.append(f"the classes are skewed: {many:,} images of {common}, {few:,} of {rare}; "
+                     "balance=weights or balance=sampler makes the rare ones count")
+    if balance == "weights" and many > HEAVIEST * few:
+        words.append(f"an image of {rare} counts for {HEAVIEST:g} of {common}, the most that balance=weights allows; "
+                     f"by numbers it would be {many / few:.0f}, but {few:,} images are too few to bear that")
+    return words
+
 # %% ../../nbs/train/21_fit.ipynb #65ddcad7
 def _tell_of_data(ctx, data, c: FitConfig):
     "Warnings about the images, each once in the life of a run: what the source has to say, damaged images, skewed classes."
@@ -191,11 +211,9 @@ def _tell_of_data(ctx, data, c: FitConfig):
     if left := getattr(data, "left_out", None):
         ctx.message(f"{len(left)} damaged images left out: " + "; ".join(left[:5]) + ("; …" if len(left) > 5 else ""), level="warning")
         for text in left: ctx.message(f"left out: {text}")
-    if not isinstance(data, ImageData) or c.balance != "none": return
-    counts, classes = data.counts(), data.classes
-    if counts.max() >= 4 * max(1, counts.min()):
-        ctx.message(f"the classes are skewed: {counts.max():,} images of {classes[counts.argmax()]}, {counts.min():,} of {classes[counts.argmin()]}; "
-                    "balance=weights or balance=sampler makes the rare ones count", level="warning")
+    if isinstance(data, ImageData) and c.task == "classify":
+        for text in skew_words(data.counts(), data.classes, c.balance):
+            if text not in told: ctx.message(text, level="warning")
 
 def _out_of_memory(e: Exception, data, settled: dict) -> PodError | None:
     "The error in words, with what to change, where it means that memory ran out."
@@ -333,42 +351,6 @@ def prepared(data: pl.LightningDataModule, ctx: Context | None = None, show: Pro
     data.setup()
     data.on_progress = None
     return data
-
-# %% ../../nbs/train/21_fit.ipynb #f9edaed6
-@dataclass
-class LearningRates:
-    "The loss over rising learning rates, and the rate where it falls fastest."
-    lr: float
-    rates: list[float]
-    losses: list[float]
-
-    def to_dict(self) -> dict: return asdict(self)
-    def plot(self):
-        "The curve, as a matplotlib Figure."
-        import matplotlib.pyplot as plt
-        fig, ax = plt.subplots(figsize=(5, 2.8))
-        ax.plot(self.rates, self.losses)
-        ax.axvline(self.lr, color="C1", lw=1); ax.annotate(f" {self.lr:.2g}", (self.lr, max(self.losses)), color="C1", va="top")
-        ax.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
-        fig.tight_layout(); plt.close(fig)
-        return fig
-
-def find_lr(data="digits", model="podnet_s",  # as for `fit`
-            low: float = 1e-5, high: float = 1.0, steps: int = 100,  # the range, and how many batches
-            precision: str = "32-true") -> LearningRates:
-    "Learning rates from `low` to `high` tried on a few batches. Raises `PodError` where the loss never falls."
-    from pytorch_lightning.tuner import Tuner
-    data = data if is_a(data, "LightningDataModule") else ImageData(data)
-    model = model if is_a(model, "LightningModule") else Classifier(model)
-    was = getattr(data, "trainer", None)
-    with quiet(), tempfile.TemporaryDirectory() as d, torch.random.fork_rng():
-        trainer = framework(model).Trainer(max_epochs=1000, accelerator="auto", devices=1, logger=False, enable_checkpointing=False, default_root_dir=d,
-                                           enable_progress_bar=False, enable_model_summary=False, precision=precision)
-        found = Tuner(trainer).lr_find(model, datamodule=data, min_lr=low, max_lr=high, num_training=steps, early_stop_threshold=4.0, update_attr=False)
-    data.trainer = was
-    lr, curve = found.suggestion(), found.results
-    if lr is None: raise PodError(f"no learning rate between {low:g} and {high:g} makes the loss fall within {steps} batches: choose one with lr=")
-    return LearningRates(lr, [float(v) for v in curve["lr"]], [float(v) for v in curve["loss"]])
 
 # %% ../../nbs/train/21_fit.ipynb #1cd62ce7
 def fit(data="digits",  # any source of `load`: a data set's name, a folder, (images, labels), "store:NAME", …; or a DataModule
