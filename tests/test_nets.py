@@ -2,7 +2,6 @@
 
 import typing
 
-import numpy as np
 import pytest
 from lightning_fabric.connector import _PRECISION_INPUT_STR as PRECISIONS  # all that this Lightning knows
 
