@@ -259,6 +259,7 @@ def _trainer(c: FitConfig, arguments: dict, loggers: list, callback, lightning: 
         mine[name] += more if isinstance(more, (list, tuple)) else [more]
     try:
         return lightning.Trainer(**joined({**mine, **theirs}, lightning))
+    except ImportError as e: raise _not_installed(e, arguments) from e
     except (TypeError, ValueError, lightning.utilities.exceptions.MisconfigurationException) as e:
         raise PodError(f"Trainer: {e}") from e
 
@@ -284,7 +285,12 @@ def _check_trainer(arguments: dict):
     if not plain: return
     with quiet():
         try: pl.Trainer(**joined({"logger": False, "enable_checkpointing": False, **plain}, pl))
+        except ImportError as e: raise _not_installed(e, arguments) from e
         except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as e: raise PodError(f"Trainer: {e}") from e
+
+def _not_installed(e: ImportError, arguments: dict) -> PodError:
+    "What an argument of the Trainer needs that isn't there."
+    return PodError(f"Trainer with {', '.join(f'{k}={v!r}' for k, v in arguments.items())}: {' '.join(str(e).split())}; precision='bf16-mixed' needs nothing more")
 
 def _write_splits(ctx: Context, data: ImageData, going_on: bool):
     "Write `splits.json`; a run that goes on must find the images it began with, or its test images would be trained on."
