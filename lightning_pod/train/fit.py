@@ -206,6 +206,9 @@ def skew_words(counts,  # [classes]: how many training images each class has
 def _tell_of_data(ctx, data, c: FitConfig):
     "Warnings about the images, each once in the life of a run: what the source has to say, damaged images, skewed classes."
     told = {e["text"] for e in Run(ctx.path).events() if e["kind"] == "message"} if ctx.resumed else ()
+    if isinstance(data, ImageData) and (text := data.describe()) not in told:
+        ctx.message(text)
+        ctx.emit("data", text=text)
     for text in getattr(data, "remarks", ()):
         if text not in told: ctx.message(text, level="warning")
     if left := getattr(data, "left_out", None):
