@@ -48,7 +48,7 @@ def refused(pod: Pod, *args) -> str:
 def test_an_error_in_a_notebook_is_its_sentence(pod):
     code = "import lightning_pod as lp\nlp.fit('digitz')"
     ipython = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor"]
-    p = subprocess.run([*ipython, "-c", code], cwd=pod.workspace, env=pod.env, capture_output=True, text=True, timeout=240)
+    p = subprocess.run([*ipython, "-c", code], cwd=pod.workspace, env=pod.env, capture_output=True, text=True)
     assert "PodError: unknown data set 'digitz'. Did you mean 'digits'?" in p.stdout + p.stderr
     assert "Traceback" not in p.stdout + p.stderr and "fit.py" not in p.stdout + p.stderr, p.stdout
 
