@@ -734,6 +734,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'lightning_pod/app/script.py'),
                                           'lightning_pod.app.script._reporter': ( 'app/script.html#_reporter',
                                                                                   'lightning_pod/app/script.py'),
+                                          'lightning_pod.app.script._share': ('app/script.html#_share', 'lightning_pod/app/script.py'),
                                           'lightning_pod.app.script.command_of': ( 'app/script.html#command_of',
                                                                                    'lightning_pod/app/script.py'),
                                           'lightning_pod.app.script.made_with': ( 'app/script.html#made_with',

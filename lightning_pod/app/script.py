@@ -113,7 +113,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             spec.loader.exec_module = exec_module
         return spec
 
-def watch_trainers(tell: Callable[[dict, bool], None],  # called with what a Trainer reports, and whether an epoch has ended
+def watch_trainers(tell: Callable[[dict, bool], None],  # called with what a Trainer reports, and whether its metrics are a row: of an epoch, a validation, a test
                    why: Callable[[], str | None] = lambda: None,  # why training is to end, if it is
                    gentle: Callable[[int], None] = lambda step: None,  # +1 when a training begins that looks at `why`, -1 when it ends
                   ) -> Callable[[], None]:  # ends the watching
@@ -143,32 +143,50 @@ def _reporter(module: ModuleType, tell, why, gentle) -> type:
 
     class _Reporter(base):
         told, looking = 0.0, 0
+        epoch, open = 0, False  # which was begun last, counted from 1; whether it isn't told yet
         def on_train_start(self, trainer, module):
             if trainer.world_size == 1: self.looking += 1; gentle(1)
-        def on_train_end(self, trainer, module): self.report(trainer, True)
+        def on_train_epoch_start(self, trainer, module):
+            self.end_epoch(trainer)
+            self.epoch, self.open = trainer.current_epoch + 1, True
+        def on_train_end(self, trainer, module): self.end_epoch(trainer)
+        def end_epoch(self, trainer):
+            "Now everything that was logged in the epoch is there, by `on_train_epoch_end` too."
+            if self.open: self.report(trainer, True)
+            self.open = False
         def done(self):
             while self.looking: self.looking -= 1; gentle(-1)
         def on_train_batch_end(self, trainer, *_):
             if why() and self.looking: trainer.should_stop = True
             if time.monotonic() - self.told > 0.2: self.report(trainer)
         def on_validation_end(self, trainer, *_):
-            if not trainer.sanity_checking: self.report(trainer, True)
+            within = self.open and trainer.is_last_batch  # the row of the epoch follows
+            if not trainer.sanity_checking and not within: self.report(trainer, True)
         def on_test_end(self, trainer, *_): self.report(trainer, True)
         def on_test_batch_start(self, *_):
             if why(): raise WorkStopped(why())
         on_predict_batch_start = on_test_batch_start
 
-        def report(self, trainer, epoch_over: bool = False):
+        def report(self, trainer, row: bool = False):
             if not trainer.is_global_zero: return
-            self.told, batches, epochs = time.monotonic(), trainer.num_training_batches, trainer.max_epochs
-            total = batches * epochs if epochs and epochs > 0 and batches != float("inf") else None
-            if trainer.max_steps and trainer.max_steps > 0: total = min(total or trainer.max_steps, trainer.max_steps)
+            self.told = time.monotonic()
             best = next((c for c in trainer.callbacks if hasattr(c, "best_model_path")), None)
-            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
             score = getattr(best, "best_model_score", None)
-            tell({"done": trainer.fit_loop.total_batch_idx + 1 if trainer.fit_loop.epoch_loop.total_batch_idx >= 0 else 0, "total": total, "epoch": trainer.current_epoch, "step": trainer.global_step, "epochs": epochs, "metrics": metrics,
-                  "best_model_path": getattr(best, "best_model_path", None) or None, "best_model_score": None if score is None else float(score)}, epoch_over)
+            done, total = _share(trainer)
+            tell({"done": done, "total": total, "epoch": self.epoch or trainer.current_epoch, "step": trainer.global_step,
+                  "epochs": trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None,
+                  "metrics": {k: float(v) for k, v in trainer.callback_metrics.items()},
+                  "best_model_path": getattr(best, "best_model_path", None) or None,
+                  "best_model_score": None if score is None else float(score)}, row)
     return _Reporter
+
+def _share(trainer) -> tuple[int, int | None]:
+    "(done, total) of a training: in batches, or in steps where `max_steps` ends it sooner; None where nothing does."
+    batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps or -1
+    done = max(0, trainer.fit_loop.total_batch_idx + 1)
+    total = batches * epochs if epochs > 0 and batches != float("inf") else None
+    sooner = steps > 0 and (not total or trainer.global_step / steps > done / total)
+    return (trainer.global_step, steps) if sooner else (done, total)
 
 # %% ../../nbs/app/44_script.ipynb #765bee25
 def _forward(stream):
@@ -179,7 +197,7 @@ def _forward(stream):
         else: sys.stdout.write(data.decode("utf-8", "replace"))
 
 def run_process(command: list[str], env: dict | None = None,  # added to the environment
-                started: Callable[[int], None] = lambda pid: None, tell: Callable[[dict, bool], None] = lambda report, epoch_over: None,  # what a Trainer in it reports
+                started: Callable[[int], None] = lambda pid: None, tell: Callable[[dict, bool], None] = lambda report, row: None,  # what a Trainer in it reports
                ) -> int:  # its exit code; negative: the signal that ended it
     "Run a command, its output among this process's own. What it leaves behind doesn't hold this up."
     there, here = os.pipe()
@@ -210,8 +228,8 @@ def report_to_parent():
     "In a script's own process: what its Trainer reports goes to the Work that started it."
     try: pipe = open(int(os.environ.pop("POD_TRAINER_FD")), "w", encoding="utf-8", buffering=1)
     except OSError: return
-    def tell(report, epoch_over):
-        with contextlib.suppress(OSError): pipe.write(json.dumps([report, epoch_over]) + "\n")
+    def tell(report, row):
+        with contextlib.suppress(OSError): pipe.write(json.dumps([report, row]) + "\n")
     watch_trainers(tell)
 
 def command_of(path: str, args: list[str]) -> list[str]:
@@ -296,12 +314,13 @@ class _ScriptWork(Work):
                 if os.path.getsize(path) < 1 << 20: texts[d] = pathlib.Path(path).read_text(encoding="utf-8")
         return texts
 
-    def _pod_tell(self, report: dict, epoch_over: bool = False):
+    def _pod_tell(self, report: dict, row: bool = False):
         "What a Trainer reports becomes state, and the Job's progress and metrics."
         self.training = {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])}
         if (job := getattr(self._pod_runner, "job", None)) is None: return
-        if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"] + 1, epochs=report["epochs"], **{k: v for k, v in report["metrics"].items() if k == "train_loss"})
-        if epoch_over: job.metrics(step=report["step"], epoch=report["epoch"], **report["metrics"])
+        loss = {k: v for k, v in report["metrics"].items() if k == "train_loss"}
+        if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"], epochs=report["epochs"], **loss)
+        if row: job.metrics(**{**report["metrics"], "step": report["step"], "epoch": report["epoch"]})
 
     def _pod_apart(self, command: list[str], what: str):
         "Run a command as a process of its own."
