@@ -582,6 +582,7 @@ class R(Flow):
     def run(self):
         if not self.made:
             self.late, self.made = Step(parallel=True), True
+        if self.late.has_succeeded: open("told", "w").close()
         self.step.run("a")
         if self.seen == 0:
             self.seen = 5
@@ -598,7 +599,8 @@ def test_repair_resume_goes_on_where_a_killed_app_was(pod, program, workspace):
     file = program(RESUMABLE)
     p = pod.start("run", file)
     steps = workspace / "steps.txt"
-    wait_for(lambda: steps.exists() and sorted(steps.read_text().split()) == ["a", "b", "late"], 60, "the second step")
+    written = lambda: sorted(steps.read_text().split()) if steps.exists() else []  # noqa: E731
+    wait_for(lambda: (workspace / "told").exists() and written() == ["a", "b", "late"], 60, "the second step")
     p.kill()
     p.wait()
     wait_for(lambda: work_job("root.step").ended, 10)
@@ -609,6 +611,37 @@ def test_repair_resume_goes_on_where_a_killed_app_was(pod, program, workspace):
     assert (done.count("a"), done.count("late"), done[-1], done.count("b")) == (1, 1, "c", 2)
     assert app_job().info["attempt"] == 2 and len([j for j in jobs() if j.info["kind"] == "app"]) == 1
     assert "nothing to go on with" in pod("run", file, "--resume", code=2).stderr
+
+
+def test_repair_what_a_flow_has_seen_succeed_is_not_made_again(pod, program, workspace):
+    file = program("""
+class Busy(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.n = 0
+    def run(self):
+        while not os.path.exists("killed"): self.n += 1
+class Step(Work):
+    def run(self, name):
+        with open("steps.txt", "a") as f: f.write(name + "\\n")
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.busy, self.step, self.other = Busy(), Step(parallel=True), Step(parallel=True)
+    def run(self):
+        self.busy.run()
+        if self.busy.n == 0 and not os.path.exists("killed"): return  # from here on there are always messages
+        self.step.run("one")
+        if self.step.has_succeeded and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)  # in the very turn that sees it
+        self.other.run("two")
+        if self.other.has_succeeded: print("DONE"); self.stop()
+app = App(R())
+""")
+    assert pod("run", file, code=None).returncode == -signal.SIGKILL
+    assert "DONE" in pod("run", file, "--resume").stdout
+    assert (workspace / "steps.txt").read_text().split() == ["one", "two"]
 
 
 def test_pod_resume_and_restart_of_an_app_and_a_work(pod, program, workspace):

@@ -416,7 +416,8 @@ class _State:
             for key, child in children.items(): holder._pod_put(key, _from_text(child, self.journal.path))
         self._restoring = False
 
-    def _write_journal(self):
+    def _save(self):
+        "Journal what has changed."
         dirty, self._dirty = self._dirty, {p: {} for p in Journal.PARTS}
         if self.journal is not None:
             there = self.components
@@ -424,6 +425,14 @@ class _State:
             dirty["calls"] = {name: {key: c._pod_calls.get(key) for key in of} for name, of in dirty["calls"].items() if (c := there.get(name)) is not None}
             dirty["before"] = {name: {key: _exactly(there[name]._pod_before.get(key)) for key in of} for name, of in dirty["before"].items() if name in there}
             self.journal.merge(dirty)
+
+    def _save_ends(self):
+        "Journal the calls that have ended, before a Flow or a command can see it."
+        if self._dirty["calls"]: self._save()
+
+    def _write_journal(self):
+        "Journal what has changed, then send the calls of this turn."
+        self._save()
         held, self._held = self._held, []
         for work in held: self._pump(work)
 
@@ -746,6 +755,7 @@ class App(_State, _Calls):
 
     def turn(self):
         "Run the Flow once, then note what has changed and send its calls."
+        self._save_ends()
         self._changed, at = False, None
         with as_role("flow"):
             try: self.root.run()
@@ -818,6 +828,7 @@ class App(_State, _Calls):
             if work is not None and (kind == "restart" or work._pod_process.generation == generation): getattr(self, f"_on_{kind}")(work, *rest)
 
     def _command(self, command, kwargs: dict, future: Future):
+        self._save_ends()
         with as_role("flow"):
             try:
                 if not callable(command):

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'TORCHVISION', 'NAMES', 'ARCHIVE_SUFFIXES', 'LARGEST', 'TABLE_SUFFIXES', 'RESOLVERS', 'Files', 'head',
-           'named', 'Items', 'digits', 'torchvision_files', 'torchvision_set', 'folder', 'ZipFiles', 'TarFiles',
-           'archive', 'table', 'UrlFiles', 'listed', 'arrays', 'check_shares', 'split', 'check_source', 'load']
+           'named', 'Items', 'digits', 'torchvision_files', 'torchvision_set', 'one_spelling', 'folder', 'ZipFiles',
+           'TarFiles', 'archive', 'table', 'UrlFiles', 'listed', 'arrays', 'check_shares', 'split', 'check_source',
+           'load']
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
-import contextlib, functools, gzip, hashlib, inspect, lzma, os, posixpath, re, shutil, sys, tarfile, tempfile
-import threading, time, zipfile, zlib
+import contextlib, functools, gzip, hashlib, inspect, json, lzma, os, posixpath, re, shutil, sys, tarfile, tempfile
+import threading, time, unicodedata, zipfile, zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -357,6 +359,46 @@ def _some(items: Sequence, most: int = 10) -> str:
     return ", ".join(map(str, items[:most])) + more
 
 # %% ../../nbs/core/03_sources.ipynb #d6a0d1f1
+def one_spelling(names: Sequence[str],  # of the class of each image
+                 where: str,  # what to call the source
+                 known: Iterable[str] = (),  # spellings that are fixed, each a class of its own
+                ) -> tuple[list[str], list[str]]:  # the names, each class spelt in one way; remarks on those that were spelt otherwise
+    "Class names in Unicode's composed form, with no blanks around them and one spelling each."
+    known = list(known)
+    clean = {n: unicodedata.normalize("NFC", n).strip() for n in dict.fromkeys(names)}
+    clean |= {k: k for k in known}
+    alike, times = {}, Counter(names)
+    for raw, name in clean.items(): alike.setdefault(name if len(name) == 1 else name.casefold(), []).append(raw)
+    best, remarks = {}, []
+    for raws in alike.values():
+        fixed = [r for r in raws if r in known]
+        first = min(raws, key=lambda r: (-times[r], clean[r] != r, r))
+        best |= {r: r if r in fixed else (fixed or [clean[first]])[0] for r in raws}
+        others = [r for r in raws if best[r] != r and times[r]]
+        if others and len(raws) > 1:
+            spelt = _some([ascii(r) if unicodedata.normalize("NFC", r) == best[r] else repr(r) for r in others], 5)
+            remarks.append(f"{where}: the class {best[others[0]]!r} is also written {spelt}, and is one class here")
+    return [best[n] for n in names], remarks
+
+# %% ../../nbs/core/03_sources.ipynb #23331894
+_DESCRIBE = {".txt", ".md", ".rst", ".html", ".pdf", ".csv", ".tsv", ".parquet", ".json", ".xml", ".yaml", ".yml", ".py", ".ipynb", ".db", ".ini", ".log", ""}
+
+def _left_out(left: Sequence[str],  # files that are no images, and folders without one, which end in "/"
+              paths: Sequence[str], names: Sequence[str],  # of the images, and the class folders that they lie in
+              where: str) -> list[str]:
+    "Remarks on what isn't among the images: files by their suffix, and folders of a class without one."
+    at = next(i for i in range(paths[0].count("/") + 1) if all(p.split("/")[i] == n for p, n in zip(paths, names)))
+    there, empty, suffixes = {tuple(p.split("/")[:at + 1]) for p in paths}, set(), Counter()
+    for parts in (p.split("/") for p in left):
+        suffix = posixpath.splitext(parts[-1])[1].lower()
+        if len(parts) > at + 1 and tuple(parts[:at + 1]) not in there: empty.add("/".join(parts[:at + 1]))
+        if parts[-1] and (len(parts) > at + 1 or suffix not in _DESCRIBE): suffixes[suffix or "without a suffix"] += 1
+    remarks, counts = [], [f"{n:,} {s}" for s, n in sorted(suffixes.items(), key=lambda found: (-found[1], found[0]))]
+    if counts: remarks.append(f"{where}: {sum(suffixes.values()):,} files are left out, which aren't images by their names: {_some(counts, 8)}")
+    if empty: remarks.append(f"{where}: no image is in the class folder{'s' if len(empty) > 1 else ''} {_some(sorted(empty), 8)}")
+    return remarks
+
+# %% ../../nbs/core/03_sources.ipynb #aa480056
 def _class_folders(paths: Iterable[str],  # of images, relative, with "/" between their parts
                    where: str,  # what to call the place in an error
                   ) -> tuple[list[str], list[str], list[str] | None, list[str]]:  # of each labelled image: path, class, and split if they are given; remarks
@@ -380,15 +422,20 @@ def _class_folders(paths: Iterable[str],  # of images, relative, with "/" betwee
     split = [_SPLIT_NAMES[r[top].lower()] for r in good] if given else None
     return ["/".join(r) for r in good], [r[at] for r in good], split, remarks
 
-def _of_folders(name: str, paths: Iterable[str], where: str, files: Files, keys: dict[str, str] | None = None) -> Items:
-    "The images of class folders, which `files` read; `keys` has the key of a path where that is another."
+def _of_folders(name: str, paths: Iterable[str], where: str, files: Files, keys: dict[str, str] | None = None, left: Sequence[str] = ()) -> Items:
+    "The images of class folders, which `files` read; `keys` has the key of a path where that is another, `left` what is no image."
     paths, names, split, remarks = _class_folders(paths, where)
+    remarks += _left_out(left, paths, names, f"'{where}'")
+    names, alike = one_spelling(names, f"'{where}'")
+    remarks += alike
     number = {c: i for i, c in enumerate(sorted(set(names)))}
     return Items(name, list(number), np.array([number[c] for c in names]), keys=[keys[p] for p in paths] if keys else paths,
                  files=files, split=None if split is None else np.array(split), remarks=remarks)
 
 # %% ../../nbs/core/03_sources.ipynb #e580a5f3
-def _listing(folder: str, above: frozenset = frozenset(), prefix: str = "") -> list[str]:
+def _listing(folder: str,
+             left: list[str],  # to which is added what is no image, relative too; folders without an image end in "/"
+             above: frozenset = frozenset(), prefix: str = "") -> list[str]:
     "The images below a folder, relative to it."
     out, below = [], []
     try:
@@ -398,9 +445,10 @@ def _listing(folder: str, above: frozenset = frozenset(), prefix: str = "") -> l
             for e in entries:
                 if e.name.startswith(".") or e.name == "__MACOSX": continue
                 if e.is_dir(): below.append(e.name)
-                elif e.name.lower().endswith(IMAGE_SUFFIXES): out.append(prefix + e.name)
+                else: (out if e.name.lower().endswith(IMAGE_SUFFIXES) else left).append(prefix + e.name)
     except OSError as e: raise PodError(f"the folder '{folder}' can't be read: {e.strerror or e}") from e
-    for name in below: out += _listing(os.path.join(folder, name), above | {(st.st_dev, st.st_ino)}, f"{prefix}{name}/")
+    for name in below: out += _listing(os.path.join(folder, name), left, above | {(st.st_dev, st.st_ino)}, f"{prefix}{name}/")
+    if not out and prefix: left.append(prefix)
     return out
 
 def folder(path: str | os.PathLike,  # holds one folder per class, or train/ valid/ test/ with class folders
@@ -409,7 +457,7 @@ def folder(path: str | os.PathLike,  # holds one folder per class, or train/ val
     root = Path(path).expanduser().absolute()
     if not root.exists(): raise PodError(f"no such folder: '{path}'")
     if not root.is_dir(): raise PodError(f"'{path}' is a file: expected a folder that holds one folder per class")
-    return _of_folders(root.name, _listing(str(root)), str(path), Files(root))
+    return _of_folders(root.name, _listing(str(root), left := []), str(path), Files(root), left=left)
 
 # %% ../../nbs/core/03_sources.ipynb #c3d88313
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -420,6 +468,11 @@ def _check_members(path: Path, sizes: dict[str, int], locked: Sequence[str] = ()
     if locked: raise PodError(f"'{path}' is encrypted ({_some(locked, 3)}): unpack it with its password, then give the folder")
     if large := [f"{k} ({n >> 20:,} MB)" for k, n in sizes.items() if n > LARGEST]:
         raise PodError(f"'{path}' holds members that unpack to more than {LARGEST >> 20} MB ({_some(large, 3)}): take them out")
+
+def _not_images(names: Iterable[str]) -> list[str]:  # of members; those of folders end in "/"
+    "What an archive holds beside images: files, and folders as they are, hidden ones left out."
+    inside = {re.sub(r"^(/|\.\.?/)+", "", n) for n in names}
+    return sorted(n for n in inside if n and not _is_image(n) and not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/")))
 
 def _damaged_archive(path: Path, e: Exception) -> PodError:
     return PodError(f"'{path}' can't be read as an archive ({e}): is it damaged, or still being downloaded? Fetch it again")
@@ -432,6 +485,7 @@ class ZipFiles(Files):
         try: infos = [i for i in self._zip().infolist() if not i.is_dir()]
         except (zipfile.BadZipFile, OSError, NotImplementedError) as e: raise _damaged_archive(self.root, e) from e
         self.paths = {p: i.filename for i in infos if _is_image(p := i.filename.replace("\\", "/"))}  # some Windows programs write \
+        self.left = _not_images(n.replace("\\", "/") for n in self._zip().namelist())
         self.infos = {i.filename: (i.CRC, i.file_size) for i in infos}
         keys = set(self.paths.values())
         locked = [i.filename for i in infos if i.flag_bits & 1 and i.filename in keys]
@@ -461,10 +515,11 @@ class ZipFiles(Files):
 class TarFiles(ZipFiles):
     "The images of a plain tar archive, by member name."
     def __init__(self, path: str | os.PathLike):
-        self.root, self.infos, links = Path(path), {}, {}
+        self.root, self.infos, links, all_names = Path(path), {}, {}, []
         try:
             with tarfile.open(self.root, "r:") as tar:
                 for m in tar:
+                    all_names.append(m.name + "/" * m.isdir())
                     if m.isreg() and not m.issparse(): self.infos[m.name] = m.offset_data, m.size, m.mtime
                     elif m.islnk(): links[m.name] = m.linkname
                     elif m.issym(): links[m.name] = posixpath.normpath(posixpath.join(posixpath.dirname(m.name), m.linkname))
@@ -472,6 +527,7 @@ class TarFiles(ZipFiles):
         except (tarfile.TarError, OSError, EOFError) as e: raise _damaged_archive(self.root, e) from e
         self.infos |= {k: self.infos[to] for k, to in links.items() if to in self.infos}
         self.paths = {p: k for k in [*self.infos, *links] if _is_image(p := posixpath.normpath(k))}
+        self.left = _not_images(all_names)
         _check_members(self.root, {k: self.infos[k][1] for k in self.paths.values() if k in self.infos})
 
     def __getstate__(self): return self.__dict__
@@ -488,6 +544,9 @@ class TarFiles(ZipFiles):
     def stamp(self, key: str) -> str: return "{}-{}-{}".format(*self.infos[key]) + f"-{self._date}" if key in self.infos else ""
 
 # %% ../../nbs/core/03_sources.ipynb #b24ccd9a
+_LEFT = ".left_out.json"  # in the folder of what was unpacked
+_UNPACKED = 2  # raised when archives are unpacked in another way
+
 class _Unpacked(Files):
     "The images of a compressed archive, which lie unpacked in the cache."
     def __init__(self, root: Path, archive: Path): self.root, self.archive = root, archive
@@ -499,7 +558,7 @@ class _Unpacked(Files):
 def _unpack(path: Path) -> Path:
     "The folder that holds the images of a compressed tar; unpacked by the first call."
     st = path.stat()
-    name = hashlib.blake2b(f"{path}|{st.st_size}|{st.st_mtime_ns}".encode(), digest_size=12).hexdigest()
+    name = hashlib.blake2b(f"{path}|{st.st_size}|{st.st_mtime_ns}|{_UNPACKED}".encode(), digest_size=12).hexdigest()
     home = cache_folder() / "unpacked" / name
     if home.is_dir(): return home
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -514,10 +573,12 @@ def _unpack(path: Path) -> Path:
     return home
 
 def _extract(path: Path, to: Path, spare: int = 256 << 20):  # bytes of the disk that stay free
-    "Write the images of a tar below `to`. Raises `PodError` for a damaged or hostile one, and when the disk is too small."
+    "Write the images of a tar below `to`, and into `_LEFT` what else it holds. Raises `PodError` for a damaged or hostile one, and when the disk is too small."
+    names = []
     try:
         with tarfile.open(path, "r:*") as tar:
             for m in tar:
+                names.append(m.name + "/" * m.isdir())
                 inside = re.sub(r"^(/|\.\./)+", "", posixpath.normpath(m.name))  # one that leads out is for the filter to refuse
                 if not (m.isfile() or m.islnk() or m.issym()) or not _is_image(inside): continue
                 _check_members(path, {m.name: m.size})
@@ -525,6 +586,7 @@ def _extract(path: Path, to: Path, spare: int = 256 << 20):  # bytes of the disk
                     raise PodError(f"'{path}' doesn't fit on the disk of '{cache_folder()}', where {free >> 20:,} MB are free: "
                                    "make room, or choose another folder with POD_CACHE")
                 tar.extract(m, to, filter="data")
+        (to / _LEFT).write_text(json.dumps(_not_images(names)), encoding="utf-8")
     except tarfile.FilterError as e: raise PodError(f"'{path}' is not safe to unpack ({e}): get it from a source that you trust") from e
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, KeyError) as e: raise _damaged_archive(path, e) from e
     except OSError as e:
@@ -545,9 +607,10 @@ def archive(path: str | os.PathLike,  # .zip, .tar, .tar.gz …
         with open(root, "rb") as f: packed = f.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
         if packed:
             at = _unpack(root)
-            return _of_folders(root.name, _listing(str(at)), str(path), _Unpacked(at, root))
+            left = json.loads((at / _LEFT).read_text(encoding="utf-8"))
+            return _of_folders(root.name, _listing(str(at), []), str(path), _Unpacked(at, root), left=left)
         files = TarFiles(root)
-    return _of_folders(root.name, files.paths, str(path), files, files.paths)
+    return _of_folders(root.name, files.paths, str(path), files, files.paths, files.left)
 
 # %% ../../nbs/core/03_sources.ipynb #0457794c
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -645,9 +708,10 @@ def _labelled(name: str, paths: list[str], labels: list[str], base: Path, rows: 
                              "correct the path, or give the folder that it is relative to with root=…", paths)
     strange = [i for i, s in enumerate(split or ()) if s.lower() not in _SPLIT_NAMES]
     rows.refuse(strange, "unknown splits", "expected train, valid or test", split)
+    labels, alike = one_spelling(labels, rows.name, map(str, classes or ()))
     names, numbers = _numbered(labels, classes, rows)
     return Items(name, names, numbers, keys=paths, files=UrlFiles(paths) if urls else Files(base),
-                 split=np.array([_SPLIT_NAMES[s.lower()] for s in split]) if split else None, groups=np.array(groups) if groups else None)
+                 split=np.array([_SPLIT_NAMES[s.lower()] for s in split]) if split else None, groups=np.array(groups) if groups else None, remarks=alike)
 
 def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
           root: str | os.PathLike | None = None,  # what paths are relative to; default: the file's folder, or the working directory

@@ -353,9 +353,25 @@ def _database_errors(url: str | None):
         told = _explained(e, sa.make_url(url))
         raise told or PodError(f"the storage can't be used: {str(e.orig).strip().splitlines()[0]}") from None
     except Exception as e:
+        if (told := _of_another_program(e, url)) is not None: raise told from None
         cause = e.__cause__ or e.__context__  # Optuna's StorageInternalError
         if not isinstance(cause, sa.exc.DBAPIError): raise
         raise _explained(cause, sa.make_url(url)) or PodError(f"the storage can't be used: {str(cause.orig).strip().splitlines()[0]}") from None
+
+def _of_another_program(e: Exception, url: str) -> PodError | None:
+    "Optuna takes any `alembic_version` for its own, and another program's for a version of itself."
+    import sqlalchemy as sa
+
+    from lightning_pod.store.database import shown
+    if not (isinstance(e, RuntimeError) or type(e).__module__.startswith("alembic.")): return None
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as c: at = c.scalars(sa.text("SELECT version_num FROM alembic_version")).all()
+    except sa.exc.DBAPIError: return None
+    finally: engine.dispose()
+    if all(re.match(r"v\d+\.\d+", v) for v in at): return None
+    return PodError(f"the database {shown(sa.make_url(url))} is another program's: its table alembic_version, which Optuna needs for itself, is at {', '.join(at)}. "
+                    "Take another database or, in PostgreSQL, a schema of its own (CREATE SCHEMA optuna; ?options=--search_path%3Doptuna at the URL's end)")
 
 # %% ../../nbs/train/22_tune.ipynb #11cdf003
 class TrialHooks:
