@@ -332,7 +332,7 @@ class R(Flow):
                 print("reason", self.w.status.stage, self.w.status.reason)
         else:
             self.w.run(stubborn=True)
-            if self.w.pid != self.first[0]: print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
+            if self.w.pid not in (None, self.first[0]): print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
 app = App(R())
 """
         ),
