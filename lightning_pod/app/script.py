@@ -459,14 +459,14 @@ def made_with(modules: tuple[str, ...],  # where the class stands, by each of it
 # %% ../../nbs/app/44_script.ipynb #25f85c93
 class _Node:
     "Before a Work's class: its `run()` is called as one node of several."
-    _makes = ((), "", {})  # modules, class, further arguments
+    _pod_makes = ((), "", {})  # modules, class, further arguments
     def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
         os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
-        modules, cls, more = self._makes
+        modules, cls, more = self._pod_makes
         with made_with(modules, cls, devices=1, num_nodes=num_nodes, **more): return super().run()
 
-class _TrainerNode(_Node): _makes = _TRAINERS, "Trainer", {}
-class _FabricNode(_Node): _makes = _FABRICS, "Fabric", {}
+class _TrainerNode(_Node): _pod_makes = _TRAINERS, "Trainer", {}
+class _FabricNode(_Node): _pod_makes = _FABRICS, "Fabric", {}
 
 class _SpawnNode:
     "Before a Work's class: its `run()` stands in a process group of torch and is told its place."
@@ -481,22 +481,22 @@ class _SpawnNode:
 # %% ../../nbs/app/44_script.ipynb #2811752c
 class _NodesOf(MultiNode):
     "Nodes that a class of ours stands before."
-    _before: type
+    _pod_node: type
     def __init__(self, work_cls: type[Work], cloud_compute: CloudCompute | None = None, num_nodes: int = 1, *work_args, **work_kwargs):
-        node = type(work_cls)(work_cls.__name__, (self._before, work_cls), {})
+        node = type(work_cls)(work_cls.__name__, (self._pod_node, work_cls), {})
         super().__init__(node, num_nodes, cloud_compute, *work_args, **work_kwargs)
 
 class LightningTrainerMultiNode(_NodesOf):
     "Nodes whose `run()` trains with Lightning's Trainer, together."
-    _before = _TrainerNode
+    _pod_node = _TrainerNode
 
 class FabricMultiNode(_NodesOf):
     "Nodes whose `run()` trains with Lightning's Fabric, together."
-    _before = _FabricNode
+    _pod_node = _FabricNode
 
 class PyTorchSpawnMultiNode(_NodesOf):
     "Nodes whose `run(world_size, node_rank, global_rank, local_rank)` trains with torch alone, one process each: as many nodes as GPUs."
-    _before = _SpawnNode
+    _pod_node = _SpawnNode
 
 # %% ../../nbs/app/44_script.ipynb #f047ba2f
 _TYPES = {"Text": ("text", str), "Image": ("image", str), "Category": ("category", int), "Number": ("prediction", int), "_Input": ("payload", str), "_Output": ("prediction", str)}
