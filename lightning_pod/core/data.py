@@ -19,7 +19,7 @@ from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
 from .image import ImageSpec
-from .sources import SPLITS, Items, check_source, load, split
+from .sources import SPLITS, Items, check_singles, check_source, load, never_asked, split, too_few
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
 class BatchLoader:
@@ -144,15 +144,25 @@ class ImageData(LightningDataModule):
         if items.pixels is None:
             items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
-        self.items, self.parts = items, split(items, self.valid, self.test, self.seed)
-        self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
-        self.augmentation = make_augment(self.augment, items.glyphs)
-        h, w, c = items.pixels.shape[1:]
-        self.spec = ImageSpec(h, w, c)
         mapped = isinstance(items.pixels, np.memmap)
         self.images = FileImages(items.pixels) if mapped else torch.from_numpy(np.ascontiguousarray(items.pixels))
-        self.labels = torch.from_numpy(items.labels)
+        self.spec, self.labels = ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
+        return self._divide(items)
+
+    def _divide(self, items: Items) -> "ImageData":
+        "Split `items`, and choose what depends on their number."
+        check_singles(items)
+        self.parts = split(items, self.valid, self.test, self.seed)
+        self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
+        self.augmentation = make_augment(self.augment, items.glyphs)
+        self.items = items  # last: from now on it counts as set up
         return self
+
+    def setup_from(self, other: "ImageData",  # set up, of the same source and size
+                  ) -> "ImageData":
+        "Set up with the images that `other` holds already, split as this one is to be."
+        for name in ("left_out", "images", "spec", "labels", "_placed"): setattr(self, name, getattr(other, name))
+        return self._divide(other.items)
 
     def _resized(self, items: Items) -> np.ndarray:
         size = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
@@ -170,14 +180,20 @@ class ImageData(LightningDataModule):
     @property
     def remarks(self) -> list[str]:
         "What has to be said about the source and its splits: whole sentences."
-        return self.setup().items.remarks
+        items = self.setup().items
+        return [*items.remarks, *never_asked(items, self.parts), *too_few(items, self.parts)]
+
+    def describe(self) -> str:
+        "How many images and of which classes, in a line."
+        names = self.setup().items.classes
+        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
+        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
+        return f"{self.name}: {len(self.items):,} images ({parts}), {what}, of {len(names):,} classes: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
 
     def __repr__(self) -> str:
         "What it holds, in a line, and the remarks below it; loads nothing."
         if self.items is None: return f"ImageData({self.name!r}): not loaded yet; .setup() loads it"
-        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
-        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
-        return "\n".join([f"ImageData({self.name!r}): {len(self.items):,} images ({parts}), {len(self.classes):,} classes, {what}", *self.remarks])
+        return "\n".join([f"ImageData: {self.describe()}", *self.remarks])
 
     __str__ = __repr__  # Lightning's would walk through the loaders
 
