@@ -119,18 +119,18 @@ class RunView(w.VBox):
     def __init__(self):
         self.run, self.status = None, ""
         self.head, self.bar, self.curves, self.log_view = w.HTML(), w.HTML(), Curves(charts=run_charts([]), layout={"flex": "0 0 auto", "overflow": "visible"}), w.HTML()
-        self.warned = w.HTML()
+        self.about, self.warned = w.HTML(), w.HTML()
         note = hint(
             "train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run"
         )
         super().__init__(
-            [self.head, self.bar, self.warned, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
+            [self.head, self.about, self.bar, self.warned, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
         )
         self.show(None)
 
     def show(self, run: Run | None):
         "Look at another run, from its beginning."
-        self.run, self.history, self._drawn, self._log_size, self.warned.value = run, History(), None, -1, ""
+        self.run, self.history, self._drawn, self._log_size, self.about.value, self.warned.value = run, History(), None, -1, "", ""
         self.reader = EventReader(run.path / "events.jsonl") if run else None
         self.total = {"epochs": run.config["epochs"], "steps": 0} if run else {"epochs": 1, "steps": 0}
         if run is None:
@@ -148,7 +148,9 @@ class RunView(w.VBox):
         if (run := self.run) is None: return
         info = run.info
         new = self.reader.read()
-        for e in new: self.history.feed(e)
+        for e in new:
+            self.history.feed(e)
+            if e["kind"] == "data": self.about.value = f'<div class="pod-hint">{html.escape(e["text"])}</div>'
         self.status, p = info["state"], self.history.progress
         if p: self.total["steps"] = p["total"]
         self._show_head(info, p)
