@@ -19,6 +19,7 @@ from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, 
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
+from ..core.nets import check_takes
 from ..core.pretrain import Pretrainer
 from ..core.sources import check_source
 from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
@@ -395,6 +396,7 @@ def _fit_here(data, model, resume, trust: bool, ws, show: ProgressLine | None, o
     else:
         config, source = _settle(data, model, settings)
         dm = prepared(make_data(config, source), show=show)  # what is wrong with the data shows before there is a run
+        if isinstance(dm, ImageData) and isinstance(model, str): check_takes(model, dm.channels, dm.spec.height, dm.spec.width)
         if not outside_rank(): run = Run.create(ws.runs, "fit", "lightning_pod.train.fit:fit_body", config.to_dict(), title=config.describe())
     module = model if is_a(model, "LightningModule") else None
     if module is None and isinstance(model, torch.nn.Module): module = make_model(config, config.lr, model)
