@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'as_images', 'Run', 'start_fit', 'environment', 'list_runs', 'load_run',
-           'run_rows', 'runs', 'settings_of', 'better', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
+           'run_rows', 'runs', 'settings_of', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
            'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use',
            'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
@@ -22,7 +22,7 @@ from ..core.config import PodError, Workspace, read_json, unknown, workspace, wr
 from ..core.job import ENDED, EventReader, EventWriter, Job, Lease, _made, find_job
 from ..core.sources import NAMES, load
 from .progress import History, duration
-from .settings import OBJECT, FitConfig, logger_classes
+from .settings import OBJECT, FitConfig, better, logger_classes
 
 # %% ../../nbs/train/20_runs.ipynb #8380cc09
 @dataclass(frozen=True)
@@ -353,11 +353,6 @@ def settings_of(row: dict) -> dict:
     return out
 
 # %% ../../nbs/train/20_runs.ipynb #a9198d75
-def better(name: str) -> int:
-    "1 where more of the metric is better, -1 where less is, 0 where that isn't known."
-    if re.search(r"loss|error|seconds|memory|perplexity|mae|mse|brier|inaccura|divergence|distance|(^|_)(ece|nll|mce)($|_)", name): return -1
-    return 1 if re.search(r"acc|f1|auc|auroc|precision|recall|score|kappa|auprc", name) else 0
-
 def field_comments(cls: type) -> dict[str, str]:
     "The comment beside each field of a dataclass: what the command line and the panel tell of a setting."
     import inspect
