@@ -309,7 +309,7 @@ def test_keep_a_pending_or_running_call_is_not_sent_again():
         h.root.n += 1
         h.run()
     sums = len(h.root.w.statuses)
-    assert len(h.waiting) == 1 and list(h.root.w._todo) == [h.root.w._calls["latest_call_hash"]] and sums == 1
+    assert len(h.waiting) == 1 and list(h.root.w._pod_todo) == [h.root.w._pod_calls["latest_call_hash"]] and sums == 1
 
 
 def test_keep_a_script_s_bytes_and_input_files_are_part_of_its_call(tmp_path, monkeypatch):
@@ -508,23 +508,23 @@ def test_repair_run_after_stop_starts_it_again():
     h.root.w.stop()
     h.root.go = False
     h.run()
-    assert h.root.w.has_stopped and h.root.w._process.state == "none"
+    assert h.root.w.has_stopped and h.root.w._pod_process.state == "none"
     h.root.go = True
     h.run()
-    assert h.root.w.is_running and h.root.w._process.generation == 2
+    assert h.root.w.is_running and h.root.w._pod_process.generation == 2
     h.finish("root.w", sum=5)
     h.root.w.stop()
     h.run()
     assert (
-        h.root.w.has_stopped and h.root.w._calls[h.root.w._calls["latest_call_hash"]]["ret"] is None
+        h.root.w.has_stopped and h.root.w._pod_calls[h.root.w._pod_calls["latest_call_hash"]]["ret"] is None
     )  # the success is kept
 
 
 def test_repair_has_started_is_true_once_a_call_was_made():
     h = Harness(flow_of(lambda f: None, w=Add())).run()
-    assert h.root.w._process.state == "up" and not h.root.w.has_started
+    assert h.root.w._pod_process.state == "up" and not h.root.w.has_started
     cold = Harness(flow_of(lambda f: f.w.start() if f.warm else None, warm=False, w=Add(start_with_flow=False))).run()
-    assert cold.root.w._process.state == "none"
+    assert cold.root.w._pod_process.state == "none"
     cold.root.warm = True
     cold.run()
     assert cold.root.w.status.stage == "started"
@@ -562,7 +562,7 @@ def test_repair_a_flow_s_value_is_seen_in_a_running_call():
     h.root.w.sum = 77
     assert h.runners["root.w"][0].work.sum == 77
     h.root.w.sum = 77
-    assert h.root.w._versions["sum"] == 1  # the same value is no change
+    assert h.root.w._pod_versions["sum"] == 1  # the same value is no change
 
 
 def test_a_call_with_wrong_arguments_fails_in_the_flow():
@@ -583,7 +583,7 @@ def test_a_bounded_number_of_calls_is_kept_and_old_ones_stay_hits():
 
     h = Harness(flow_of(run, w=Add(parallel=True))).run()
     w = h.root.w
-    assert w.calls == 600 and len(w._calls) < 210 and not w._args
+    assert w.calls == 600 and len(w._pod_calls) < 210 and not w._pod_args
     h.root._x = 0
     h.app._changed = True
     assert h.run().root.w.calls == 600
@@ -726,13 +726,13 @@ def test_keep_layouts():
             ]
 
     h = Harness(Root()).run()
-    assert h.root._layout == [
+    assert h.root._pod_layout == [
         {"name": "A", "flow": "root.a"},
         {"name": "W", "work": "root.w", "url": ""},
         {"name": "U", "url": "https://x"},
     ]
-    assert h.root.a._layout == [{"name": "", "frontend": {"type": "StaticWebFrontend", "serve_dir": "site"}}]
-    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._layout == [
+    assert h.root.a._pod_layout == [{"name": "", "frontend": {"type": "StaticWebFrontend", "serve_dir": "site"}}]
+    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._pod_layout == [
         {"name": "child", "flow": "root.child"}
     ]
 
@@ -752,7 +752,7 @@ def test_keep_what_a_layout_may_be(layout, shown):
         def configure_layout(self):
             return layout
 
-    assert Harness(Root()).run().root._layout == shown
+    assert Harness(Root()).run().root._pod_layout == shown
 
 
 @pytest.mark.parametrize("layout", [[3], [{"name": "x"}], {"name": "a", "content": 3}])
@@ -961,7 +961,7 @@ def test_what_another_call_has_changed_since_stands_and_is_told(capsys):
             f.other = 1
         elif f.w.has_succeeded and f.other == 1:
             f.other = 2
-            f.w._calls["latest_call_hash"] = next(iter(f.w._args))
+            f.w._pod_calls["latest_call_hash"] = next(iter(f.w._pod_args))
             f.w.retry()
 
     h = Harness(flow_of(run, w=Half(raise_exception=False, parallel=True), other=0)).run()
@@ -1007,3 +1007,40 @@ def test_a_work_may_change_what_the_flow_had_set_before_its_process_was_there():
 
     h = Harness(flow_of(run, w=Half(times=0, start_with_flow=False))).run()
     assert h.root.w.total == 102 and h.root.w.has_succeeded
+
+
+# ---- start()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_start_makes_a_work_started_whether_or_not_its_process_was_warmed_up(warm):
+    seen = []
+
+    def run(f):
+        if f.step == 0:
+            f.w.start()
+            f.w.start()  # it has been asked for already
+        elif f.step == 1 and f.w.status.stage == "started":
+            f.w.run()
+        elif f.step == 2 and f.w.has_succeeded:
+            f.w.start()  # it has a call: that one's status stays
+            f.w.stop()
+        elif f.step == 3 and f.w._pod_process.state == "none":
+            f.w.start()
+        seen.append(f.w.status.stage)
+        f.step += seen[-1] in (("pending", "started"), ("pending",), ("stopped",), ("pending", "started"), ())[f.step]
+
+    h = Harness(flow_of(run, w=Add(parallel=True, start_with_flow=warm), step=0)).run(turns=50)
+    assert h.root.w.status.stage == "started" and h.root.w.calls == 1 and h.root.step == 4
+    assert [s.stage for s in h.root.w.statuses][:2] == ["pending", "started"]
+
+
+def test_a_work_that_was_started_and_stopped_before_its_process_was_there_is_stopped():
+    def run(f):
+        if f.step == 0:
+            f.w.start()
+            f.w.stop()
+        f.step = 1
+
+    h = Harness(flow_of(run, w=Add(start_with_flow=False), step=0)).run()
+    assert [s.stage for s in h.root.w.statuses] == ["pending", "stopped"]

@@ -81,10 +81,10 @@ class Root(Flow):
     def run(self):
         works = self.works()
         for w in works:
-            if (w.has_succeeded or w.has_failed) and w._process.state == "up": w.stop()
+            if (w.has_succeeded or w.has_failed) and w._pod_process.state == "up": w.stop()
         for w in works:
-            if not w.has_started and sum(x._process.state != "none" for x in works) < 3: w.run()
-        if all(w.has_stopped and w._process.state == "none" for w in works): self.stop()
+            if not w.has_started and sum(x._pod_process.state != "none" for x in works) < 3: w.run()
+        if all(w.has_stopped and w._pod_process.state == "none" for w in works): self.stop()
 
 app = App(Root())
 """
@@ -163,7 +163,7 @@ class Root(Flow):
     def run(self):
         if not self.asked: self.t.run()
         if self.t.training.get("step", 0) > 20 and not self.asked: self.asked = True; self.t.stop()
-        if self.asked and self.t._process.state == "none": print("STEPS", self.t.training["step"]); self.stop()
+        if self.asked and self.t._pod_process.state == "none": print("STEPS", self.t.training["step"]); self.stop()
 app = App(Root())
 """)
     out = pod("run", "app.py", timeout=120).stdout

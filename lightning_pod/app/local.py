@@ -40,10 +40,10 @@ class ComponentLog(io.RawIOBase):
                 ):
         self.path, self.name, self.fds, self.screen = pathlib.Path(path), name, fds, screen
         self.limit, self.guard, self.fresh = limit or int(os.environ.get("POD_LOG_LIMIT", LOG_LIMIT)), threading.RLock(), True
-        self.fd = fds[0] if fds else self._open()
+        self.fd = fds[0] if fds else self._open_file()
         self.size = os.fstat(self.fd).st_size if self.path.exists() else 0
 
-    def _open(self) -> int: return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _open_file(self) -> int: return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     def writable(self): return True
     def fileno(self): return self.screen.fd if self.screen else self.fd
     def isatty(self): return self.screen is not None and os.isatty(self.screen.fd)
@@ -66,7 +66,7 @@ class ComponentLog(io.RawIOBase):
         with self.guard:
             for i in reversed(range(LOGS_KEPT)):
                 with contextlib.suppress(FileNotFoundError): os.replace(self.old(i), self.old(i + 1))
-            fd = self._open()
+            fd = self._open_file()
             for mine in self.fds or (self.fd,): os.dup2(fd, mine, inheritable=bool(self.fds))
             os.close(fd)
             self.size = 0
@@ -178,7 +178,7 @@ def work_body(ctx: Context) -> dict:
         sys.path[:] = head["sys_path"]
         if head["compat"]: import_module("lightning_pod.app.compat").install()
         if head["main"]: load_main(head["main"], "__mp_main__", head["argv"])
-        Payload.folder = str(app / "payloads")
+        Payload._pod_folder = str(app / "payloads")
         work = loads(work)
         if head["again"]: make_again(work, head["again"])
         if (link := read_json(app / "link.json")) is None: raise PodError(f"the app of {config['name']} is gone")
@@ -305,7 +305,7 @@ class LocalBackend(Backend):
 
     def send(self, work: Work, kind: str, *rest):
         if kind == "call": rest = rest[0], dumps(rest[1:3]), {}, *rest[3:]  # read when it is made: what can't be read fails this call
-        to, message = (work.name, work._process.generation), dumps((kind, *rest))
+        to, message = (work.name, work._pod_process.generation), dumps((kind, *rest))
         with self.guard:
             if (link := self.links.get(to)) is None:
                 if to in self.kept: self.kept[to].append(message)
@@ -422,7 +422,7 @@ def app_body(ctx: Context, echo: bool = False,  # whether what it and its Works 
 def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     "Run an App as the body of a Job."
     app.folder, app.backend = ctx.path, backend
-    app.journal, app.notes, Payload.folder = Journal(ctx.path / "state.jsonl"), Notes(ctx.path / "why"), str(ctx.path / "payloads")
+    app.journal, app.notes, Payload._pod_folder = Journal(ctx.path / "state.jsonl"), Notes(ctx.path / "why"), str(ctx.path / "payloads")
     service("stop", lambda: (ctx.wait_for_stop(), app.inbox.put(("", 0, "stop"))), app.died)
     code = app.loop()
     if code == 130: raise JobStopped(ctx.why or "interrupt")
@@ -538,7 +538,7 @@ class _FakeClock(Clock):
     def get(self, inbox: queue.SimpleQueue, timeout: float | None):
         with contextlib.suppress(queue.Empty): return inbox.get_nowait()
 
-def _apart(part):
+def _copied(part):
     "A part of a message, its lists and dictionaries copied, as another process would have them."
     if not isinstance(part, dict): return part
     return {name: (v[0], copy.deepcopy(v[1])) if isinstance(v, tuple) and isinstance(v[1], CONTAINERS) else v for name, v in part.items()}
@@ -561,21 +561,21 @@ class Harness(Backend):
     def now(self) -> datetime: return datetime.fromtimestamp(self.clock.now)
 
     def start(self, work: Work, generation: int):
-        tell = lambda *message: self.app.inbox.put((work.name, generation, *map(_apart, message)))
+        tell = lambda *message: self.app.inbox.put((work.name, generation, *map(_copied, message)))
         self.runners[work.name] = Runner(loads(dumps(work)), tell), generation
         tell("hello", "127.0.0.1")
 
     def send(self, work: Work, kind: str, *rest):
         if kind == "call":
             self.waiting.append((work.name, rest))
-            if work.name in self.skip: self.app.inbox.put((work.name, work._process.generation, "status", rest[0], {"stage": "running", "timestamp": self.clock.now}))
+            if work.name in self.skip: self.app.inbox.put((work.name, work._pod_process.generation, "status", rest[0], {"stage": "running", "timestamp": self.clock.now}))
         elif kind in ("stop", "end"):
             self.waiting = [w for w in self.waiting if w[0] != work.name]
             runner, generation = self.runners.pop(work.name)
             with as_role("work"): runner.work.on_exit()
             runner.flush()
             self.app.inbox.put((work.name, generation, "gone", "ended"))
-        else: self.runners[work.name][0].receive(kind, *map(_apart, rest))
+        else: self.runners[work.name][0].receive(kind, *map(_copied, rest))
 
     def kill(self, work: Work, message: str): self.send(work, "stop")
 

@@ -267,7 +267,7 @@ def _file_digest(path: str, mtime: int, size: int) -> str:
 
 class _ScriptWork(Work):
     "What the script Works have in common."
-    _internal = (*INTERNAL, "_key_args")
+    _pod_internal = (*INTERNAL, "_pod_key_args")
     def __init__(self, script_path: str | os.PathLike, script_args: list | str | None = None, env: dict | None = None,
                  input_files: list[str] | None = None,  # files that the script reads: when one changes, a call is made again
                  **kwargs):
@@ -277,36 +277,36 @@ class _ScriptWork(Work):
         self.pid, self.exit_code = None, None
         self.training = {}  # what Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …
 
-    def _set(self, name: str, value):
-        super()._set(name, value)
-        if name == "script_args" and self._runner is None and self.__dict__.get("_key_args") != list(value): self._sync("_key_args", list(value))  # as the Flow wants them; what the Work makes of them is its own business
+    def _pod_set(self, name: str, value):
+        super()._pod_set(name, value)
+        if name == "script_args" and self._pod_runner is None and self.__dict__.get("_pod_key_args") != list(value): self._pod_sync("_pod_key_args", list(value))  # as the Flow wants them; what the Work makes of them is its own business
 
-    def _files(self) -> dict[str, tuple[str, str]]:
+    def _pod_files(self) -> dict[str, tuple[str, str]]:
         "label -> (path, digest) of what a call's result depends on."
         named = {f"script {os.path.basename(self.script_path)}": self.script_path, **{f"input {f}": f for f in self.input_files}}
         return {label: (path, _file_digest(path, os.stat(path).st_mtime_ns, os.path.getsize(path))) for label, path in named.items() if os.path.isfile(path)}
 
-    def _inputs(self) -> dict[str, tuple[str, str]]:
-        return {"argument script_args": (digest(self._key_args), " ".join(self._key_args)[:200]), **{label: (d, d[:8]) for label, (_, d) in self._files().items()}}
+    def _pod_inputs(self) -> dict[str, tuple[str, str]]:
+        return {"argument script_args": (digest(self._pod_key_args), " ".join(self._pod_key_args)[:200]), **{label: (d, d[:8]) for label, (_, d) in self._pod_files().items()}}
 
-    def _texts(self) -> dict[str, str]:
+    def _pod_texts(self) -> dict[str, str]:
         texts = {}
-        for path, d in self._files().values():
+        for path, d in self._pod_files().values():
             with contextlib.suppress(UnicodeDecodeError):
                 if os.path.getsize(path) < 1 << 20: texts[d] = pathlib.Path(path).read_text(encoding="utf-8")
         return texts
 
-    def _tell(self, report: dict, epoch_over: bool = False):
+    def _pod_tell(self, report: dict, epoch_over: bool = False):
         "What a Trainer reports becomes state, and the Job's progress and metrics."
         self.training = {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])}
-        if (job := getattr(self._runner, "job", None)) is None: return
+        if (job := getattr(self._pod_runner, "job", None)) is None: return
         if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"] + 1, epochs=report["epochs"], **{k: v for k, v in report["metrics"].items() if k == "train_loss"})
         if epoch_over: job.metrics(step=report["step"], epoch=report["epoch"], **report["metrics"])
 
-    def _apart(self, command: list[str], what: str):
+    def _pod_apart(self, command: list[str], what: str):
         "Run a command as a process of its own."
         self.exit_code = None
-        self.exit_code = code = run_process(command, self.env, lambda pid: setattr(self, "pid", pid), self._tell)
+        self.exit_code = code = run_process(command, self.env, lambda pid: setattr(self, "pid", pid), self._pod_tell)
         if code: raise ScriptFailed(what, code)
 
     def on_before_run(self): "Called before the script is run."
@@ -337,16 +337,16 @@ class TracerPythonScript(_ScriptWork):
         if params:
             self.params = params
             self.script_args = self.original_args + [self._to_script_args(k, v) for k, v in params.items()]
-        if self.code_name: self._unpack(code_dir)
+        if self.code_name: self._pod_unpack(code_dir)
         with contextlib.chdir(code_dir):
             self.on_before_run()
-            res = self._run_tracer({k: v.value if isinstance(v, Payload) else v for k, v in kwargs.items()})
+            res = self._pod_run_tracer({k: v.value if isinstance(v, Payload) else v for k, v in kwargs.items()})
             return self.on_after_run(res)
 
-    def _run_tracer(self, init_globals: dict) -> dict:
-        args, runner = [*map(str, self.script_args)], self._runner
-        if self.script_path.endswith(".sh"): return self._apart(command_of(self.script_path, args), self.script_path) or {}
-        end = watch_trainers(self._tell, *((lambda: runner.why, runner.ease) if runner else ()))
+    def _pod_run_tracer(self, init_globals: dict) -> dict:
+        args, runner = [*map(str, self.script_args)], self._pod_runner
+        if self.script_path.endswith(".sh"): return self._pod_apart(command_of(self.script_path, args), self.script_path) or {}
+        end = watch_trainers(self._pod_tell, *((lambda: runner.why, runner.ease) if runner else ()))
         try: res = self.configure_tracer().trace(self.script_path, *args, init_globals=init_globals, env=self.env)
         except ScriptFailed as e:
             self.exit_code = e.code
@@ -355,7 +355,7 @@ class TracerPythonScript(_ScriptWork):
         self.exit_code = 0
         return res
 
-    def _unpack(self, folder: str):
+    def _pod_unpack(self, folder: str):
         import tarfile
         self.drive.get(self.code_name, overwrite=True)
         with tarfile.open(self.drive.root_folder / self.code_name) as tar: tar.extractall(folder, filter="data")
@@ -372,7 +372,7 @@ class PopenPythonScript(_ScriptWork):
     def on_after_run(self): "Called after the script was run."
     def run(self):
         self.on_before_run()
-        self._apart(command_of(self.script_path, list(self.script_args)), self.script_path)
+        self._pod_apart(command_of(self.script_path, list(self.script_args)), self.script_path)
         self.on_after_run()
 
 class BashWork(_ScriptWork):
@@ -381,7 +381,7 @@ class BashWork(_ScriptWork):
         super().__init__(command, None, env, **kwargs)
 
     def run(self, command: str | None = None):
-        self._apart(["bash", "-c", command or self.script_path], command or self.script_path)
+        self._pod_apart(["bash", "-c", command or self.script_path], command or self.script_path)
 
 # %% ../../nbs/app/44_script.ipynb #a2d9a6e4
 class MultiNode(Flow):
@@ -486,15 +486,15 @@ class PythonServer(Work):
         super().__init__(**{"parallel": True, **kwargs})
         pydantic = optional("pydantic", "pydantic", "for the types of a server")
         optional("fastapi", "fastapi uvicorn", "to serve predictions")
-        self._input_type, self._output_type = input_type or __getattr__("_Input"), output_type or __getattr__("_Output")
-        for t in (self._input_type, self._output_type):
+        self._pod_input_type, self._pod_output_type = input_type or __getattr__("_Input"), output_type or __getattr__("_Output")
+        for t in (self._pod_input_type, self._pod_output_type):
             if not (isinstance(t, type) and issubclass(t, pydantic.BaseModel)): raise TypeError(f"{type(self).__name__}: {t!r} is no pydantic BaseModel")
         self.ready = False
 
     def setup(self, *args, **kwargs): "Called once, before the server listens."
     def predict(self, request: Any) -> Any: raise NotImplementedError(f"{type(self).__name__} has no predict(request)")
-    def configure_input_type(self) -> type: return self._input_type
-    def configure_output_type(self) -> type: return self._output_type
+    def configure_input_type(self) -> type: return self._pod_input_type
+    def configure_output_type(self) -> type: return self._pod_output_type
 
     def run(self, *args, **kwargs):
         import fastapi
@@ -513,19 +513,19 @@ class PythonServer(Work):
 
 class _Page(Work):
     "What the pages have in common: a package that they need, and a model that is built once."
-    _needs: tuple[str, str]  # the package, and what installs it
+    _pod_needs: tuple[str, str]  # the package, and what installs it
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        optional(*self._needs, f"for {type(self).__name__}")
-        self._model, self.ready = None, False
+        optional(*self._pod_needs, f"for {type(self).__name__}")
+        self._pod_model, self.ready = None, False
 
     @property
-    def model(self): return self._model
+    def model(self): return self._pod_model
     def build_model(self) -> Any: return None
 
 class ServeGradio(_Page):
     "A Gradio page around `predict`; `inputs`, `outputs` and `examples` are attributes of the class."
-    _needs = "gradio", "gradio"
+    _pod_needs = "gradio", "gradio"
     inputs: Any = None
     outputs: Any = None
     examples: list | None = None
@@ -536,16 +536,16 @@ class ServeGradio(_Page):
     def __init__(self, *args, theme: Any = None, **kwargs):
         super().__init__(*args, **kwargs)
         if not self.inputs or not self.outputs: raise PodError(f"{type(self).__name__} needs inputs and outputs as attributes of the class, such as inputs = gradio.Image()")
-        self._theme = theme
+        self._pod_theme = theme
 
     def predict(self, *args, **kwargs): raise NotImplementedError(f"{type(self).__name__} has no predict()")
 
     def run(self, *args, **kwargs):
         import gradio
-        if self._model is None: self._model = self.build_model()
+        if self._pod_model is None: self._pod_model = self.build_model()
         fn = functools.partial(self.predict, *args, **kwargs)
         fn.__name__ = self.predict.__name__
-        theme, late = {"theme": self._theme} if self._theme else {}, "theme" in inspect.signature(gradio.Blocks.launch).parameters  # since Gradio 6
+        theme, late = {"theme": self._pod_theme} if self._pod_theme else {}, "theme" in inspect.signature(gradio.Blocks.launch).parameters  # since Gradio 6
         page = gradio.Interface(fn=fn, inputs=self.inputs, outputs=self.outputs, examples=self.examples, title=self.title, description=self.description, analytics_enabled=False, **({} if late else theme))
         if self.enable_queue: page.queue()
         self.ready = True
@@ -553,11 +553,11 @@ class ServeGradio(_Page):
 
 class ServeStreamlit(_Page):
     "A Streamlit page: `build_model` once, `render` at each interaction."
-    _needs = "streamlit", "streamlit"
+    _pod_needs = "streamlit", "streamlit"
     def render(self): raise NotImplementedError(f"{type(self).__name__} has no render()")
 
     def run(self):
-        page = pathlib.Path(Payload.folder or ".").absolute().parent / f"{self.name}.streamlit.py"
+        page = pathlib.Path(Payload._pod_folder or ".").absolute().parent / f"{self.name}.streamlit.py"
         pickled = page.with_suffix(".pickle")
         write_signed(pickled, dumps(self))
         page.write_text(f"from lightning_pod.app.script import render_page\nrender_page({str(pickled)!r}, {sys.path!r}, {getattr(sys.modules['__main__'], '__file__', None)!r})\n", encoding="utf-8")
@@ -574,7 +574,7 @@ def render_page(pickled: str, path: list[str], main: str | None):
         if main: importlib.import_module("lightning_pod.app.local").load_main(main, "__mp_main__")
         try: work = loads(read_signed(pickled))
         finally: sys.modules["__main__"] = before
-        work._model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
+        work._pod_model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
         streamlit.session_state["_work"] = work
     streamlit.session_state["_work"].render()
 

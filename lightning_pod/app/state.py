@@ -172,137 +172,139 @@ class _Closing(ABCMeta):
     "Closes a component when its `__init__` is over."
     def __call__(cls, *args, **kwargs):
         made = super().__call__(*args, **kwargs)
-        if "_vars" not in made.__dict__: raise TypeError(f"{cls.__name__}.__init__ must call super().__init__()")
-        made.__dict__["_open"] = False
+        if "_pod_vars" not in made.__dict__: raise TypeError(f"{cls.__name__}.__init__ must call super().__init__()")
+        made.__dict__["_pod_open"] = False
         return made
 
 class _Node:
     "What components and structures of them have in common: a name, a state, and what is below."
-    _name, _app = "", None
-    _prints: dict[str, tuple[int, int]] = {}  # of containers and long strings, as they were when last looked at
+    _pod_name, _pod_app = "", None
+    _pod_prints: dict[str, tuple[int, int]] = {}  # of containers and long strings, as they were when last looked at
 
     @property
-    def name(self) -> str: return self._name or "root"
+    def name(self) -> str: return self._pod_name or "root"
 
-    def _children(self) -> list[tuple[str, "_Node"]]: return []
-    def _tree(self) -> Iterator["_Node"]:
+    def _pod_children(self) -> list[tuple[str, "_Node"]]: return []
+    def _pod_tree(self) -> Iterator["_Node"]:
         "This and all below it."
         yield self
-        for _, child in self._children(): yield from child._tree()
+        for _, child in self._pod_children(): yield from child._pod_tree()
 
-    def _named(self, name: str):
+    def _pod_named(self, name: str):
         "Take a name, and give one to each child."
-        self._name = name
-        for key, child in self._children(): child._named(f"{name}.{key}")
+        self._pod_name = name
+        for key, child in self._pod_children(): child._pod_named(f"{name}.{key}")
 
-    def _scan(self) -> list[str]:
+    def _pod_scan(self) -> list[str]:
         "Names of the containers that were changed in place since they were last looked at."
         changed = []
-        for name, before in list(self._prints.items()):
+        for name, before in list(self._pod_prints.items()):
             value = self.__dict__[name]
             if value.__class__ is not str and (now := fingerprint(value)) != before:
-                self._prints[name] = now
+                self._pod_prints[name] = now
                 changed.append(name)
         return changed
 
-    def _as_dict(self, whole: bool) -> dict: raise NotImplementedError
+    def _pod_as_dict(self, whole: bool) -> dict: raise NotImplementedError
     @property
-    def state(self) -> dict: return self._as_dict(True)
+    def state(self) -> dict: return self._pod_as_dict(True)
     @property
-    def state_vars(self) -> dict: return self._as_dict(False)
+    def state_vars(self) -> dict: return self._pod_as_dict(False)
     state_with_changes = state  # Lightning's name
-    def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in ("_app", "_on_set")}
+    def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in ("_pod_app", "_pod_on_set")}
 
     def set_state(self, state: dict):
         "Take over a state, and give the children theirs."
-        mine = dict(self._children())
+        mine = dict(self._pod_children())
         for n, s in [item for kind in ("flows", "works", "structures") for item in state.get(kind, {}).items()]:
             if n not in mine: raise PodError(f"{self.name} has no child {n!r}, but {sorted(mine)}: make the same children before their state is loaded")
             mine[n].set_state(s)
 
 class Component(_Node, metaclass=_Closing):
     "What a Flow and a Work have in common: attributes that are state, and an app that listens."
-    _open = True  # within __init__
-    _on_set: Callable[[str], None] | None = None  # called with the name of what was set to another value
-    _internal: tuple[str, ...] = ()  # private attributes that are state all the same
+    _pod_open = True  # within __init__
+    _pod_on_set: Callable[[str], None] | None = None  # called with the name of what was set to another value
+    _pod_internal: tuple[str, ...] = ()  # private attributes that are state all the same
     changes = property(lambda self: {})
 
     def __init__(self):
-        self._vars: set[str] = set()
-        self._prints, self._name = {}, ""
-        self._calls: dict[str, dict] = {}
+        self._pod_vars: set[str] = set()
+        self._pod_prints, self._pod_name = {}, ""
+        self._pod_calls: dict[str, dict] = {}
 
     def __setattr__(self, name: str, value):
         if name[0] == "_" or isinstance(getattr(type(self), name, None), property): object.__setattr__(self, name, value)
-        else: self._set(name, value)
+        else: self._pod_set(name, value)
 
-    def _set(self, name: str, value):
+    def _pod_set(self, name: str, value):
         "Set an attribute that is state."
-        try: known = name in self._vars
+        try: known = name in self._pod_vars
         except AttributeError: raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}") from None
-        if not known and not self._open:
-            raise StateError(f"{self.name} has no attribute {name!r}: state is made in __init__. There are: {', '.join(sorted(self._vars)) or 'none'}")
+        if not known and not self._pod_open:
+            raise StateError(f"{self.name} has no attribute {name!r}: state is made in __init__. There are: {', '.join(sorted(self._pod_vars)) or 'none'}")
         if value.__class__ not in _SCALARS:
             for adopt in ADOPT: value = adopt(self, name, value)
             check_value(self, name, value)
-        self._vars.add(name)
-        if self._apply(name, value) and self._on_set is not None: self._on_set(name)
+        self._pod_vars.add(name)
+        if self._pod_apply(name, value) and self._pod_on_set is not None: self._pod_on_set(name)
 
-    def _apply(self, name: str, value) -> bool:
+    def _pod_apply(self, name: str, value) -> bool:
         "Set an attribute without telling anybody; whether the value is another one."
         old = self.__dict__.get(name, self)
         object.__setattr__(self, name, value)
         if not isinstance(value, (*CONTAINERS, str)):
-            self._prints.pop(name, None)
+            self._pod_prints.pop(name, None)
             return not (old is value or old.__class__ is value.__class__ and old == value)
-        before, self._prints[name] = self._prints.get(name), fingerprint(value)
-        return self._prints[name] != before or type(old) is not type(value)
+        before, self._pod_prints[name] = self._pod_prints.get(name), fingerprint(value)
+        return self._pod_prints[name] != before or type(old) is not type(value)
 
-    def _sync(self, name: str, value):
+    def _pod_sync(self, name: str, value):
         "Set an internal attribute, and tell the other side."
         object.__setattr__(self, name, value)
-        if self._on_set is not None: self._on_set(name)
+        if self._pod_on_set is not None: self._pod_on_set(name)
 
-    def _named(self, name: str):
-        super()._named(name)
-        for v in self._vars:
-            if hasattr(value := self.__dict__.get(v), "_owned_by"): value._owned_by(name)
+    def _pod_named(self, name: str):
+        super()._pod_named(name)
+        for v in self._pod_vars:
+            if hasattr(value := self.__dict__.get(v), "_pod_owned_by"): value._pod_owned_by(name)
 
     def set_state(self, state: dict):
         for n, v in state["vars"].items():
-            if n in self._internal: self._sync(n, decode(v, self.name))
+            if n in self._pod_internal: self._pod_sync(n, decode(v, self.name))
+            elif f"_pod{n}" in self._pod_internal: self._pod_sync(f"_pod{n}", decode(v, self.name))
             elif n[0] != "_": setattr(self, n, decode(v, self.name))
-        self._calls.update(state.get("calls", {}))
+        self._pod_calls.update(state.get("calls", {}))
         super().set_state(state)
 
-    def _as_dict(self, whole: bool) -> dict:
-        vars = {"vars": {n: encode(self.__dict__[n]) for n in (*sorted(self._vars), *self._internal)}}
-        return {**vars, "calls": dict(self._calls), "changes": {}} if whole else vars
+    def _pod_as_dict(self, whole: bool) -> dict:
+        named = {**{n: n for n in sorted(self._pod_vars)}, **{n.removeprefix("_pod"): n for n in self._pod_internal}}
+        vars = {"vars": {shown: encode(self.__dict__[n]) for shown, n in named.items()}}
+        return {**vars, "calls": dict(self._pod_calls), "changes": {}} if whole else vars
 
 _SCALARS = frozenset((int, float, bool, type(None)))
 
 def private(name: str, told: bool = False) -> property:
     "A public face for an attribute that is no state; one that is `told` is known on both sides."
-    return property(attrgetter(name), lambda self, value: self._sync(name, value) if told else object.__setattr__(self, name, value))
+    return property(attrgetter(name), lambda self, value: self._pod_sync(name, value) if told else object.__setattr__(self, name, value))
 
 # %% ../../nbs/app/40_state.ipynb #a3cde626
 class _Structure(_Node):
     "What `List` and `Dict` have in common."
-    _vars, _calls = frozenset(), {}
+    _pod_vars, _pod_calls = frozenset(), {}
 
-    def _adopt(self, key: str, child):
+    def _pod_adopt(self, key: str, child):
         if not isinstance(child, _Node): raise StateError(f"{self.name}.{key} = {child!r}: only Flows and Works can be in a {type(self).__name__} of components")
-        child._named(f"{self.name}.{key}")
-        if self._app is not None: self._app.adopt(child)
+        child._pod_named(f"{self.name}.{key}")
+        if self._pod_app is not None: self._pod_app.adopt(child)
 
     @property
-    def works(self) -> list: return [c for c in self._tree() if not hasattr(c, "flows")]
+    def works(self) -> list: return [c for c in self._pod_tree() if not hasattr(c, "flows")]
     @property
-    def flows(self) -> dict: return {c.name: c for c in self._tree() if isinstance(c, Component) and hasattr(c, "flows")}
+    def flows(self) -> dict: return {c.name: c for c in self._pod_tree() if isinstance(c, Component) and hasattr(c, "flows")}
 
-    def _as_dict(self, whole: bool) -> dict:
+    def _pod_as_dict(self, whole: bool) -> dict:
         kinds = {"works": {}, "flows": {}}
-        for key, c in self._children(): kinds["flows" if hasattr(c, "flows") else "works"][key] = c._as_dict(whole)
+        for key, c in self._pod_children(): kinds["flows" if hasattr(c, "flows") else "works"][key] = c._pod_as_dict(whole)
         return kinds
 
     # pickled as what it holds, so that nothing is adopted anew
@@ -314,12 +316,12 @@ class _Structure(_Node):
 class List(_Structure, list):
     "A list of Flows and Works: `List(a, b)`. Indices are never used again."
     def __init__(self, *items):
-        self._last_index = 0
+        self._pod_last_index = 0
         self.extend(items)
 
     def append(self, child):
-        self._adopt(str(self._last_index), child)
-        self._last_index += 1
+        self._pod_adopt(str(self._pod_last_index), child)
+        self._pod_last_index += 1
         super().append(child)
 
     def extend(self, children):
@@ -328,9 +330,9 @@ class List(_Structure, list):
     def __iadd__(self, children): self.extend(children); return self
     def insert(self, i, child): raise StateError(f"{self.name}.insert: the place of a child is its name, so it can't be moved; use append")
     def __setitem__(self, i, child): raise StateError(f"{self.name}[{i}]: a child can't be replaced")
-    def _children(self): return [(c.name.rpartition(".")[2], c) for c in self]
-    def _put(self, key: str, child):
-        self._last_index = int(key)
+    def _pod_children(self): return [(c.name.rpartition(".")[2], c) for c in self]
+    def _pod_put(self, key: str, child):
+        self._pod_last_index = int(key)
         self.append(child)
 
 class Dict(_Structure, dict):
@@ -340,9 +342,9 @@ class Dict(_Structure, dict):
     def __setitem__(self, key: str, child):
         if not isinstance(key, str) or "." in key: raise StateError(f"{self.name}[{key!r}]: a key is a string without dots, since it becomes part of a name")
         if key in self and self[key] is not child: raise StateError(f"{self.name}[{key!r}]: a child can't be replaced")
-        self._adopt(key, child)
+        self._pod_adopt(key, child)
         super().__setitem__(key, child)
-    _put = __setitem__
+    _pod_put = __setitem__
 
     def update(self, items=(), **more):
         for k, v in {**dict(items), **more}.items(): self[k] = v
@@ -351,14 +353,14 @@ class Dict(_Structure, dict):
         if key not in self: self[key] = child
         return self[key]
 
-    def _children(self): return list(self.items())
+    def _pod_children(self): return list(self.items())
 
 # %% ../../nbs/app/40_state.ipynb #eb72105d
 STATE_LIMIT = 64 * 2**20
 
 def check_size(nodes, limit: int = STATE_LIMIT):
     "Raise `StateError` where the state of all `nodes` is larger than `limit` bytes."
-    sizes = {f"{c.name}.{n}": size for c in nodes for n, (size, _) in c._prints.items()}
+    sizes = {f"{c.name}.{n}": size for c in nodes for n, (size, _) in c._pod_prints.items()}
     if (total := sum(sizes.values())) > limit:
         worst = max(sizes, key=sizes.get)
         raise StateError(f"the state is {total:,} bytes, more than {limit:,}: the largest is {worst} with {sizes[worst]:,}. Put it into a Drive or a Payload, or raise App(state_limit=…)")

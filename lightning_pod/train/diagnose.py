@@ -106,7 +106,7 @@ def columns_of(pictures: Pictures, given=None,  # a data frame by key, a .csv, o
     if items is not None and items.files is not None:
         keys = [items.keys[i] for i in pictures.rows]
         found = [h for part in parallel(lambda r: [items.files.head(k) for k in keys[r.start:r.stop]], chunks(len(keys), 64), processors()) for h in part]
-        out["size in pixels"] = np.array([np.nan if isinstance(h, ImageError) else (h[0][0] * h[0][1]) ** 0.5 for h in found])
+        out["size in pixels"] = np.array([np.nan if isinstance(h, ImageError) else (h.width * h.height) ** 0.5 for h in found])
         out["format"] = np.array([Path(k).suffix.lower() or "none" for k in keys])
     names = {*SPLITS, *(pictures.classes or ())}
     out["source"] = np.array([_place(k, names) for k in pictures.keys])
