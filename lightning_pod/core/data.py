@@ -19,7 +19,7 @@ from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
 from .image import ImageSpec
-from .sources import SPLITS, Items, check_source, load, split
+from .sources import SPLITS, Items, check_singles, check_source, load, never_asked, split, too_few
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
 class BatchLoader:
@@ -152,6 +152,7 @@ class ImageData(LightningDataModule):
 
     def _divide(self, items: Items) -> "ImageData":
         "Split `items`, and choose what depends on their number."
+        check_singles(items)
         self.parts = split(items, self.valid, self.test, self.seed)
         self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
         self.augmentation = make_augment(self.augment, items.glyphs)
@@ -180,14 +181,20 @@ class ImageData(LightningDataModule):
     @property
     def remarks(self) -> list[str]:
         "What has to be said about the source and its splits: whole sentences."
-        return self.setup().items.remarks
+        items = self.setup().items
+        return [*items.remarks, *never_asked(items, self.parts), *too_few(items, self.parts)]
+
+    def describe(self) -> str:
+        "How many images and of which classes, in a line."
+        names = self.setup().items.classes
+        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
+        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
+        return f"{self.name}: {len(self.items):,} images ({parts}), {what}, of {len(names):,} classes: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
 
     def __repr__(self) -> str:
         "What it holds, in a line, and the remarks below it; loads nothing."
         if self.items is None: return f"ImageData({self.name!r}): not loaded yet; .setup() loads it"
-        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
-        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
-        return "\n".join([f"ImageData({self.name!r}): {len(self.items):,} images ({parts}), {len(self.classes):,} classes, {what}", *self.remarks])
+        return "\n".join([f"ImageData: {self.describe()}", *self.remarks])
 
     __str__ = __repr__  # Lightning's would walk through the loaders
 

@@ -20,6 +20,7 @@ from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, 
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
+from ..core.nets import check_takes
 from ..core.pretrain import Pretrainer
 from ..core.sources import check_source
 from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
@@ -382,6 +383,9 @@ def skew_words(counts,  # [classes]: how many training images each class has
 def _tell_of_data(ctx, data, c: FitConfig):
     "Warnings about the images, each once in the life of a run: what the source has to say, damaged images, skewed classes."
     told = {e["text"] for e in Run(ctx.path).events() if e["kind"] == "message"} if ctx.resumed else ()
+    if isinstance(data, ImageData) and (text := data.describe()) not in told:
+        ctx.message(text)
+        ctx.emit("data", text=text)
     for text in getattr(data, "remarks", ()):
         if text not in told: ctx.message(text, level="warning")
     if left := getattr(data, "left_out", None):
@@ -533,8 +537,12 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
         **settings,  # of FitConfig: epochs, lr, batch_size, seed, augment, loggers, trainer={…}, …
        ) -> Run:  # done, or stopped by Ctrl-C
     "Train `model` on `data`, here and now. Raises `PodError` for what can't be; a stop isn't an error: look at `run.status`."
-    ws = workspace(workspace_path)
     show = ProgressLine() if progress else None
+    try: return _fit_here(data, model, resume, trust, workspace(workspace_path), show, own_process, settings)
+    finally:
+        if show: show.close()
+
+def _fit_here(data, model, resume, trust: bool, ws, show: ProgressLine | None, own_process: bool, settings: dict) -> Run:
     objects = {k: v for k, v in (settings.get("trainer") or {}).items() if not _plain(v)}
     if resume is not None:
         run = load_run(resume, ws)
@@ -554,6 +562,7 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
     else:
         config, source = _settle(data, model, settings)
         dm = prepared(make_data(config, source), show=show)  # what is wrong with the data shows before there is a run
+        if isinstance(dm, ImageData) and isinstance(model, str): check_takes(model, dm.channels, dm.spec.height, dm.spec.width)
         if not outside_rank(): run = Run.create(ws.runs, "fit", "lightning_pod.train.fit:fit_body", config.to_dict(), title=config.describe())
     module = model if is_a(model, "LightningModule") else None
     if module is None and isinstance(model, torch.nn.Module): module = make_model(config, config.lr, model)
@@ -569,9 +578,7 @@ def fit(data="digits",  # any source of `load`: a data set's name, a folder, (im
     def body(ctx: Context) -> dict:
         if show: ctx.listeners.append(show)
         return fit_body(ctx, dm, module, objects)
-    try: run.run(body, own_process)
-    finally:
-        if show: show.close()
+    run.run(body, own_process)
     return run
 
 # %% ../../nbs/train/21_fit.ipynb #88dd10e3

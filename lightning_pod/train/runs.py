@@ -580,7 +580,10 @@ def tracker_of(logger) -> tuple[str, str | None]:
 
 def _aim_logger() -> type:
     "Aim's logger for Lightning, which stays open from the fit to the test; `close` closes it."
+    import logging
+
     from aim.pytorch_lightning import AimLogger
+    logging.getLogger("aim.sdk.lock_manager").setLevel(logging.ERROR)  # of two writers of a run: its Job's lock lets one in
 
     class OpenAimLogger(AimLogger):
         def finalize(self, status=""): pass

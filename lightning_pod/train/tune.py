@@ -11,6 +11,14 @@ __all__ = ['DEFAULT_SPACE', 'MEASURED', 'SAMPLERS', 'PRUNERS', 'WARM_UP', 'PLOTS
            'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close', 'conduct', 'study_body', 'Study',
            'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend', 'train_best', 'plot', 'tune', 'load_study',
            'studies', 'StudyHistory', 'StudyLine']
+__all__ = ['DEFAULT_SPACE', 'MEASURED', 'LOGGED', 'SAMPLERS', 'PRUNERS', 'WARM_UP', 'PLOTS', 'calm', 'Space', 'FunctionSpace',
+           'make_space', 'check_metrics', 'read_objectives', 'read_constraints', 'make_sampler', 'make_pruner',
+           'grid_of', 'WholeJournal', 'storage_url', 'open_storage', 'TrialHooks', 'Images', 'measured', 'worker_main',
+           'Worker', 'Conductor', 'wanted_trials', 'counted', 'left_over', 'over', 'next_trial', 'unless_skipped',
+           'drawn', 'SpaceChanged', 'changed_text', 'told', 'trial_config', 'heard_epoch', 'values_of', 'settle',
+           'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close', 'conduct',
+           'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend', 'train_best',
+           'plot', 'tune', 'load_study', 'studies', 'StudyHistory', 'StudyLine']
 
 # %% ../../nbs/train/22_tune.ipynb #39eed633
 import contextlib, copy, difflib, hashlib, inspect, json, logging, math, os, re, secrets, shutil, signal, socket, subprocess, sys, threading, time, traceback, warnings
@@ -210,6 +218,13 @@ def make_space(space="default",  # "default", a dictionary, a .yaml file, a func
 # %% ../../nbs/train/22_tune.ipynb #80c82ccc
 MEASURED = ("ms_per_image", "parameters")  # at a trial's end, where they are asked for
 _FINAL = re.compile(r"test_|seconds$|peak_memory_mb$|" + "|".join(MEASURED))
+
+LOGGED = ("train_loss", "valid_loss", "valid_acc", "test_loss", "test_acc", "seconds", "peak_memory_mb", *MEASURED)
+
+def check_metrics(names: list[str]):
+    "Raise `PodError` for what the classifiers of this package never log. A model of one's own may log anything."
+    for name in names:
+        if name not in LOGGED: raise unknown("metric to tune for", name, LOGGED, "A net that is given by its name logs these.")
 
 def _way(name: str) -> str | None:
     if name in MEASURED: return "minimize"
@@ -1425,6 +1440,7 @@ def _new_study(ws: Workspace, data, model, settings: dict, space, asked: dict, s
     "A study's folder, with everything that was asked for checked. Raises `PodError`."
     asked = _checked(asked)
     base, objects = _base(data, model, settings, space)
+    if isinstance(model, str) and base.get("task", "classify") == "classify": check_metrics([*asked["objective"], *asked["constraints"]])
     if isinstance(space, Space): _try_ends(base, space)
     sampler, pruner, kept = asked["sampler"], asked["pruner"], {}
     epochs = base.get("epochs", FitConfig.epochs)
