@@ -1352,8 +1352,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.describe': ( 'core/data.html#imagedata.describe',
                                                                                          'lightning_pod/core/data.py'),
-                                         'lightning_pod.core.data.ImageData.load_state_dict': ( 'core/data.html#imagedata.load_state_dict',
-                                                                                                'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.loader': ( 'core/data.html#imagedata.loader',
                                                                                        'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.on_after_batch_transfer': ( 'core/data.html#imagedata.on_after_batch_transfer',
