@@ -19,7 +19,7 @@ from ..core.cache import chunks, parallel, processors
 from ..core.config import PodError, unknown, workspace, write_text
 from ..core.image import ImageError, head_of, opened, peek, to_uint8, upright
 from ..core.job import Context, Job
-from ..core.sources import SPLITS, Items, check_shares, check_source, load, split
+from ..core.sources import SPLITS, Items, check_shares, check_singles, check_source, load, split, too_few
 from .database import shown
 from .datasets import Dataset, Entry, Store, StoredFiles, Version, _bytes_of, _keys, _opened, _teller, check_name, push, resolve
 
@@ -381,6 +381,13 @@ def _splits(items: Items, valid: float, test: float, seed: int) -> tuple[np.ndar
 
 _HELD = {"test": 0, "valid": 1, "train": 2, None: 2}  # held out first
 
+def _of_labels(items: Items, splits: np.ndarray) -> list[str]:
+    "Which classes there are, and what so few images of them can't show."
+    told = f"{len(items.classes):,} classes: {', '.join(items.classes[:20])}{' …' if len(items.classes) > 20 else ''}"
+    try: check_singles(items)
+    except PodError as e: return [told, str(e)]
+    return [told, *too_few(items, {s: np.flatnonzero(splits == s) for s in SPLITS})]
+
 class _Facts:
     "What the rules look at."
     def __init__(self, items: Items, rows: np.ndarray, bad: dict[int, str], splits: np.ndarray):
@@ -491,7 +498,7 @@ def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", 
     items = resolve(data, store=store) if isinstance(data, str) and data.startswith("store:") else load(data, **of_source)
     n, part = len(items), max(len(items) // 10, 1)  # comparing takes about a tenth of the time
     splits, notes = _splits(items, valid, test, seed)
-    notes = [*items.remarks, *notes]
+    notes = [*items.remarks, *_of_labels(items, splits), *notes]
     rows, bad = look(items, lambda done, _: tell(done, n + part))
     x = _Facts(items, rows, bad, splits)
     if len(x.good) > _ALL_PAIRS: notes.append("near duplicates: so many images were compared in bands of their hash, which may miss some")
