@@ -9,10 +9,10 @@ __all__ = ['SPLITS', 'TORCHVISION', 'NAMES', 'ARCHIVE_SUFFIXES', 'LARGEST', 'TAB
            'load']
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
-import contextlib, functools, gzip, hashlib, inspect, json, lzma, os, posixpath, re, shutil, sys, tarfile, tempfile
+import bz2, contextlib, functools, gzip, hashlib, inspect, json, lzma, os, posixpath, re, shutil, stat, sys, tarfile, tempfile
 import threading, time, unicodedata, zipfile, zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -39,8 +39,14 @@ class Files:
         return [self._bytes(k) for k in keys]
 
     def _bytes(self, key: str) -> bytes | ImageError:
-        try: return (self.root / key).read_bytes()
+        try: return self._no_image(key) or (self.root / key).read_bytes()
         except OSError as e: return ImageError(f"{self.name(key)!r} can't be read: {e.strerror or e}")
+
+    def _no_image(self, key: str) -> ImageError | None:
+        "What is wrong with a file before it is opened: a pipe would be waited for, and a film wouldn't fit into memory."
+        st = os.stat(self.root / key)
+        if not stat.S_ISREG(st.st_mode): return ImageError(f"{self.name(key)!r} is no regular file")
+        if st.st_size > LARGEST: return ImageError(f"{self.name(key)!r} has {st.st_size >> 20:,} MB: an image has at most {LARGEST >> 20} MB")
 
     def stamp(self, key: str) -> str:
         "Differs when the image does; empty where it is gone."
@@ -50,7 +56,8 @@ class Files:
 
     def head(self, key: str) -> Head | ImageError:
         "The image's size and mode, from its first bytes."
-        return head(self.root / key, self.name(key))
+        try: return self._no_image(key) or head(self.root / key, self.name(key))
+        except OSError as e: return ImageError(f"{self.name(key)!r} can't be read: {e.strerror or e}")
 
     def name(self, key: str) -> str:
         "What to call the image in a message."
@@ -466,6 +473,7 @@ LARGEST = 256 << 20  # bytes of one encoded image
 def _check_members(path: Path, sizes: dict[str, int], locked: Sequence[str] = ()):
     "Raise `PodError` for an archive that holds what can't be read, or what is no image for its size."
     if locked: raise PodError(f"'{path}' is encrypted ({_some(locked, 3)}): unpack it with its password, then give the folder")
+    if wrong := [k for k, n in sizes.items() if n < 0]: raise PodError(f"'{path}' holds members of less than no bytes ({_some(wrong, 3)}): it is damaged, or was made to do harm")
     if large := [f"{k} ({n >> 20:,} MB)" for k, n in sizes.items() if n > LARGEST]:
         raise PodError(f"'{path}' holds members that unpack to more than {LARGEST >> 20} MB ({_some(large, 3)}): take them out")
 
@@ -478,6 +486,26 @@ def _damaged_archive(path: Path, e: Exception) -> PodError:
     return PodError(f"'{path}' can't be read as an archive ({e}): is it damaged, or still being downloaded? Fetch it again")
 
 # %% ../../nbs/core/03_sources.ipynb #c1e065c8
+class _Short:
+    "A file that refuses to be read by more than a megabyte at a time."
+    def __init__(self, file): self.file, self.seek, self.tell, self.close = file, file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 1 << 20: raise tarfile.ReadError(f"a header says that it has {size:,} bytes")
+        return self.file.read(size)
+
+def _opener(path: Path) -> Callable:
+    "What opens a tar: `open`, or that of the module that unpacks it."
+    with open(path, "rb") as f: begin = f.read(6)
+    known = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+    return next((o for magic, o in known.items() if begin.startswith(magic)), open)
+
+@contextlib.contextmanager
+def _tar(path: Path) -> Iterator[tarfile.TarFile]:
+    "A tar, open for reading."
+    with _opener(path)(path, "rb") as file, tarfile.open(fileobj=_Short(file), mode="r:") as tar: yield tar
+
+# %% ../../nbs/core/03_sources.ipynb #1a317d4e
 class ZipFiles(Files):
     "The images of a zip archive, by member name."
     def __init__(self, path: str | os.PathLike):
@@ -490,6 +518,8 @@ class ZipFiles(Files):
         keys = set(self.paths.values())
         locked = [i.filename for i in infos if i.flag_bits & 1 and i.filename in keys]
         _check_members(self.root, {k: self.infos[k][1] for k in keys}, locked)
+        if odd := [i.filename for i in infos if i.filename in keys and i.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]:
+            raise PodError(f"'{path}' is compressed by what can't be unpacked piece by piece ({_some(odd, 3)}): unpack it, then give the folder")
 
     def _zip(self) -> zipfile.ZipFile:
         if self._open[0] != os.getpid(): self._open = os.getpid(), zipfile.ZipFile(self.root)
@@ -501,8 +531,9 @@ class ZipFiles(Files):
     def identity(self) -> str: return f"archive:{self.root}"
 
     def _bytes(self, key: str) -> bytes | ImageError:
-        try: return self._zip().read(key)
-        except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as e:
+        try:
+            with self._zip().open(key) as member: return member.read(self.infos[key][1] + 1)  # without a number, it unpacks up to 2 GB at once
+        except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:
             return ImageError(f"{self.name(key)!r} is damaged: {e}")
 
     def stamp(self, key: str) -> str: return "{:08x}-{}".format(*self.infos[key]) if key in self.infos else ""
@@ -517,7 +548,7 @@ class TarFiles(ZipFiles):
     def __init__(self, path: str | os.PathLike):
         self.root, self.infos, links, all_names = Path(path), {}, {}, []
         try:
-            with tarfile.open(self.root, "r:") as tar:
+            with _tar(self.root) as tar:
                 for m in tar:
                     all_names.append(m.name + "/" * m.isdir())
                     if m.isreg() and not m.issparse(): self.infos[m.name] = m.offset_data, m.size, m.mtime
@@ -576,7 +607,7 @@ def _extract(path: Path, to: Path, spare: int = 256 << 20):  # bytes of the disk
     "Write the images of a tar below `to`, and into `_LEFT` what else it holds. Raises `PodError` for a damaged or hostile one, and when the disk is too small."
     names = []
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with _tar(path) as tar:
             for m in tar:
                 names.append(m.name + "/" * m.isdir())
                 inside = re.sub(r"^(/|\.\./)+", "", posixpath.normpath(m.name))  # one that leads out is for the filter to refuse
@@ -604,8 +635,7 @@ def archive(path: str | os.PathLike,  # .zip, .tar, .tar.gz …
         raise PodError(f"'{path}' is no archive by its name: expected {', '.join(ARCHIVE_SUFFIXES)}")
     if root.suffix.lower() == ".zip": files = ZipFiles(root)
     else:
-        with open(root, "rb") as f: packed = f.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
-        if packed:
+        if _opener(root) is not open:
             at = _unpack(root)
             left = json.loads((at / _LEFT).read_text(encoding="utf-8"))
             return _of_folders(root.name, _listing(str(at), []), str(path), _Unpacked(at, root), left=left)
