@@ -18,7 +18,7 @@ from torch import Tensor
 from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
-from .image import ImageSpec
+from .image import ImageSpec, check_depth
 from .sources import SPLITS, Items, check_source, load, split
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
@@ -103,6 +103,7 @@ class ImageData(LightningDataModule):
                  seed: int = 0,  # of the split and the order
                  augment="auto",  # "auto", "none" or an Augment
                  on_bad: str = "raise",  # damaged files: "raise" or "skip"
+                 depth="auto",  # of files with more than 8 bits of grey: how many, or (the value of black, of white); "auto": from their values
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
                  memory_gb: float | None = None,  # what images may take of the memory, else they are mapped from a file; default: half of what is free
@@ -132,6 +133,7 @@ class ImageData(LightningDataModule):
             classes,
             None,
         )
+        self.depth = depth if depth == "auto" else check_depth(depth) or "auto"
         self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
         self.on_progress = None  # called with (done, total) while files are decoded
         self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
@@ -142,13 +144,13 @@ class ImageData(LightningDataModule):
         keep_memory()
         items, self.left_out = load(self.source, self.root, self.download, self._classes), []
         if items.pixels is None:
-            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
+            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb, depth=self.depth)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
         self.items, self.parts = items, split(items, self.valid, self.test, self.seed)
         self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
         self.augmentation = make_augment(self.augment, items.glyphs)
         h, w, c = items.pixels.shape[1:]
-        self.spec = ImageSpec(h, w, c)
+        self.spec = items.spec or ImageSpec(h, w, c)
         mapped = isinstance(items.pixels, np.memmap)
         self.images = FileImages(items.pixels) if mapped else torch.from_numpy(np.ascontiguousarray(items.pixels))
         self.labels = torch.from_numpy(items.labels)

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from .config import PodError, cache_folder, explain, optional, replacing, unknown
-from .image import IMAGE_SUFFIXES, Head, ImageError, head_of, peek
+from .image import IMAGE_SUFFIXES, Head, ImageError, ImageSpec, head_of, peek
 
 # %% ../../nbs/core/03_sources.ipynb #7470ece2
 class Files:
@@ -93,6 +93,7 @@ class Items:
     glyphs: bool = False  # drawings of signs, which may not be mirrored
     hashes: list[str] | None = None  # SHA-256 of each image's bytes, filled when they are read
     version: str | None = None  # of a stored data set
+    spec: ImageSpec | None = None  # how the files became pixels
     remarks: list[str] = field(default_factory=list)  # whole sentences about the source that its user has to hear
 
     def __len__(self) -> int: return len(self.labels)

@@ -327,7 +327,7 @@ def _has_test(data, model: pl.LightningModule) -> bool:
     return bool(len(data.parts["test"])) if isinstance(data, ImageData) else is_overridden_here(data, "test_dataloader")
 
 # %% ../../nbs/train/21_fit.ipynb #fdc020fd
-OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "root", "download")  # settings that `ImageData` has too
+OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "depth", "memory_gb", "root", "download")  # settings that `ImageData` has too
 
 def make_data(c: FitConfig,
               source=None,  # what the config can't hold: an object that `load` takes; or a DataModule, which stays as it is

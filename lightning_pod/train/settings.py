@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core.cache import memory_budget
 from ..core.config import PodError, unknown
+from ..core.image import check_depth
 from ..core.job import find_job
 from ..core.sources import NAMES, check_shares, check_source
 
@@ -51,6 +52,7 @@ class FitConfig:
     test: float = 0.1  # share of all images kept for the test, where the source has no test set
     seed: int = 0  # of the split, the order, the weights and the augmentation
     on_bad: str = "raise"  # damaged images: "raise" or "skip"
+    depth: int | list[float] | str = "auto"  # of files with more than 8 bits of grey: how many, or [value of black, of white]; "auto": from their values
     memory_gb: float | None = None  # what images may take of the memory, else they are mapped from a file; default: half of what is free
     root: str | None = None  # where torchvision's files are; default: the download cache
     download: bool = True  # let torchvision fetch what is missing
@@ -84,6 +86,7 @@ class FitConfig:
         if self.root is not None: self.root = str(Path(self.root).expanduser().absolute())
         check_shares(self.valid, self.test)
         memory_budget(self.memory_gb)
+        if self.depth != "auto": check_depth(self.depth)
         if self.augment not in ("auto", "none"):
             from lightning_pod.core.augment import make_augment  # which brings in torch
             make_augment(self.augment, glyphs=False)

@@ -1187,7 +1187,7 @@ def train_best(self: Study, epochs: int | None = None,  # default: three times a
     if "data" in given: settings = {k: v for k, v in settings.items() if k not in _OF_DATA}
     return fit(given.get("data", c.data), given.get("model", c.model), workspace_path=ws.path, **settings)
 
-_OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "root", "download")
+_OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "depth", "memory_gb", "root", "download")
 for f in (skip, add, clone, _enqueue, extend, _reopen, _may_start, train_best): setattr(Study, f.__name__, f)
 
 # %% ../../nbs/train/22_tune.ipynb #6b701b62
