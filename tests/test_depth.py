@@ -125,5 +125,6 @@ def test_a_run_of_12_bits_sees_in_use_what_it_saw_in_training(tmp_path, workspac
     data = ImageData(root).setup()
     files = run.predict([str(root / k) for k in data.items.keys[:2]])
     assert [p.probabilities for p in files] == [p.probabilities for p in run.predict(list(data.items.pixels[:2]))]
-    assert main(["fit", str(root), "--model", "podnet_n", "--epochs", "1", "--loggers", "none", "--depth", "[0, 8190]"]) == 0
+    asked = ["--model", "podnet_n", "--epochs", "1", "--loggers", "none", "--depth", "[0, 8190]"]
+    assert main(["fit", str(root), *asked]) == 0
     assert read_json(list_runs()[0].path / "splits.json")["spec"]["depth"] == [0, 8190]

@@ -30,7 +30,7 @@ from ..core.sources import NAMES, load
 from ..core.trust import check_job, read_signed, trust as trust_job, unpickle, write_signed
 from .progress import History, ProgressLine, duration
 from .runs import Run, better, start_fit
-from .settings import OBJECT, FitConfig
+from .settings import OBJECT, OF_DATA, FitConfig
 
 # %% ../../nbs/train/22_tune.ipynb #8380cc09
 @contextlib.contextmanager
@@ -399,24 +399,19 @@ class Images:
     "Keeps the images of the last trial for the next."
     def __init__(self): self.key, self.last = None, None
 
-    def of(self, c: FitConfig, ctx: Context):
-        "The `ImageData` of a config; decoded only where the last one had other images."
-        from lightning_pod.core.augment import make_augment
-        from lightning_pod.core.data import _auto_batch
-        from lightning_pod.core.sources import split
+    def of(self, c: FitConfig, ctx: Context,
+           source=None,  # what the config can't hold, as in `make_data`
+          ):
+        "The data of a config; decoded only where the last one had other images."
+        from lightning_pod.core.classifier import is_a
         from lightning_pod.train.fit import make_data, prepared
+        if is_a(source, "LightningDataModule"): return prepared(source, ctx)
         key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root
         if key != self.key:
             self.key = self.last = None  # let go of the memory first
-            self.key, self.last = key, prepared(make_data(c), ctx)
-            return self.last
-        data, was = make_data(c), self.last
-        data.items, data.left_out, data.spec, data.images, data.labels, data._placed = was.items, was.left_out, was.spec, was.images, was.labels, was._placed
-        data.parts = split(data.items, c.valid, c.test, c.seed)
-        data.batch_size = data.batch_size or _auto_batch(len(data.parts["train"]))
-        data.augmentation = make_augment(data.augment, data.items.glyphs)
-        self.last = data
-        return data
+            self.key, self.last = key, prepared(make_data(c, source), ctx)
+        else: self.last = make_data(c, source).setup_from(self.last)
+        return self.last
 
 def measured(module, data, wanted: Sequence[str]) -> dict[str, float]:
     "What is measured of a trained model: `ms_per_image`, `parameters`."
@@ -482,13 +477,11 @@ def _trial_body(ctx: Context, pipe: Connection, images: Images, given: dict, wan
     "A fit, with the study listening."
     import torch
 
-    from lightning_pod.core.data import ImageData
     from lightning_pod.core.classifier import framework, is_a
     from lightning_pod.train.fit import fit_body, make_model
     c = FitConfig(**ctx.config)
     given = {**given, **_load(ctx.path / "objects.pkl")}
-    data = given["data"] if "data" in given else images.of(c, ctx)
-    if isinstance(data, ImageData): data.setup()
+    data = images.of(c, ctx, given.get("data"))
     model = copy.deepcopy(given["model"]) if "model" in given else None
     shared = {**FitConfig().to_dict(), **Job(Path(ctx.job.info["parent"])).config["settings"]}
     _searched_in_vain(given.get("data"), c.model if model is None else model, [n for n, v in c.to_dict().items() if v != shared[n]])
@@ -579,6 +572,7 @@ class Conductor:
         for e in ctx.job.events():
             if e["kind"] == "trial" and e.get("killed"): self.deaths[e["number"]] = self.deaths.get(e["number"], 0) + 1
         self.failures, self.exhausted, self.optuna_s, self.beat = [], False, {}, math.inf
+        self.told = {e["text"] for e in ctx.job.events() if e["kind"] == "message"}
         self.began = time.monotonic()
 
     def epochs(self) -> int:
@@ -797,7 +791,8 @@ def settle(self: Conductor, number: int, run: Run, killed: bool = False):
 
 def tell(self: Conductor, number: int, state: str, values=None, *, why: str | None = None, again: bool = False, run: Run | None = None):
     "Tell Optuna the end of a trial, and whoever is watching."
-    trial, rows, info = self.trial(number), run.history.rows if run else [], run.info if run else {}
+    trial, history, info = self.trial(number), run.history if run else History(), run.info if run else {}
+    rows = history.rows
     if trial.state.is_finished(): return  # another machine was sooner
     metrics = (info.get("result") or {}).get("metrics") or (rows[-1] if rows else {})
     result = {"why": why, "again": again or None, "epochs": len(rows) or None, "seconds": run.seconds if run else None, "metrics": {k: v for k, v in metrics.items() if k not in ("epoch", "step", "seconds", "lr")}}
@@ -811,6 +806,9 @@ def tell(self: Conductor, number: int, state: str, values=None, *, why: str | No
     self.ctx.emit("trial", number=number, state=state, values=values, run=run and run.id, why=why, epochs=len(rows), optuna_ms=round(1000 * self.optuna_s.pop(number, 0), 2), params=trial.params)
     shown = ", ".join(f"{k} {v:.4f}" for k, v in zip(self.objectives, values)) if values else why
     failed = state == "FAIL" and "skipped" not in (why or "")
+    warned = [e["text"] for e in history.messages if e["level"] == "warning" and e["text"] not in self.told]
+    for text in dict.fromkeys(warned): self.ctx.message(text, level="warning")  # of the images, as a rule: the next trial would say the same
+    self.told.update(warned)
     self.ctx.message(f"trial {number}: {'failed: ' if failed else ''}{shown}", level="warning" if failed else "info")
 
 def lost(self: Conductor, worker: Worker) -> bool:
@@ -1180,14 +1178,13 @@ def train_best(self: Study, epochs: int | None = None,  # default: three times a
     if trust: trust_job(self)
     given = {**_load(self.path / "objects.pkl"), **_load(self.run_of(number).path / "objects.pkl")}
     if background: return start_fit(c, ws)
+    from lightning_pod.core.classifier import is_a
     from lightning_pod.train.fit import fit
-    if type(given.get("data")).__name__ == "ImageData": given["data"].setup()
     settings = {k: v for k, v in c.to_dict().items() if k not in ("data", "model") and v != getattr(FitConfig(), k)}
     if "trainer" in given: settings["trainer"] = {**given["trainer"], **{k: v for k, v in c.trainer.items() if v != OBJECT}}
-    if "data" in given: settings = {k: v for k, v in settings.items() if k not in _OF_DATA}
+    if is_a(given.get("data"), "LightningDataModule"): settings = {k: v for k, v in settings.items() if k not in OF_DATA}
     return fit(given.get("data", c.data), given.get("model", c.model), workspace_path=ws.path, **settings)
 
-_OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "depth", "memory_gb", "root", "download")
 for f in (skip, add, clone, _enqueue, extend, _reopen, _may_start, train_best): setattr(Study, f.__name__, f)
 
 # %% ../../nbs/train/22_tune.ipynb #6b701b62
@@ -1489,20 +1486,22 @@ def _base(data, model, settings: dict, space) -> tuple[dict, dict]:
         c, dm = _settle(data, model, settings)
     base = {k: v for k, v in c.to_dict().items() if k in ("data", "model") or k in settings or v != getattr(FitConfig(), k)}
     base = {k: v for k, v in base.items() if k not in (space.parts or {})}
+    if hasattr(dm, "trainer"): dm = copy.copy(dm); dm.trainer = None  # of an earlier fit: it can't go to another process
     objects = {**({"data": dm} if dm is not None and c.data.endswith(OBJECT) else {}), **({} if isinstance(model, str) else {"model": model}), **({} if plain or not trainer else {"trainer": trainer})}
     _searched_in_vain(objects.get("data"), model, space.parts or {})
     return base, objects
 
 def _searched_in_vain(data, model, names):
     "Raise `PodError` for settings that would change nothing, as the model or the data given are what they are."
-    if not isinstance(model, str):
+    if data is not None or not isinstance(model, str):
         from lightning_pod.core.classifier import Classifier, is_a
         from lightning_pod.train.fit import OF_A_NET
+    if not isinstance(model, str):
         if is_a(model, "LightningModule") and not isinstance(model, Classifier) and (theirs := [n for n in names if n in OF_A_NET]):
             raise PodError(f"space: {type(model).__name__} decides {', '.join(theirs)} itself, so nothing would be searched. Give a function of the trial that builds it: "
                            f"def space(trial): return {{'model': {type(model).__name__}(lr=trial.suggest_float('its_lr', 1e-4, 1e-1, log=True))}}")
-    if data is not None and (theirs := [n for n in names if n in _OF_DATA and n != "seed"]):  # which the weights begin with too
-        raise PodError(f"space: {', '.join(theirs)} of data that are given as an object ({type(data).__name__}) stay as they are, so nothing would be searched: give a folder, a name, or a data set of the store (pod data push)")
+    if data is not None and is_a(data, "LightningDataModule") and (theirs := [n for n in names if n in OF_DATA and n != "seed"]):  # which the weights begin with too
+        raise PodError(f"space: {', '.join(theirs)} of a DataModule ({type(data).__name__}) stay as they are, so nothing would be searched: give what it was made of (a folder, a name, arrays, …)")
 
 def _try_ends(base: dict, space: Space):
     "Check every choice, and both ends of every range, as `fit` would. Raises `PodError`."
