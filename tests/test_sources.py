@@ -62,7 +62,7 @@ def test_what_a_source_has_to_say_reaches_its_user(images, workspace, capfd):
     assert load(images).remarks == [said]
     data = ImageData(images)
     assert "not loaded" in str(data) and said not in repr(data)
-    assert data.setup().remarks == [said] == str(data).splitlines()[1:]
+    assert data.setup().remarks[0] == said == str(data).splitlines()[1]
     assert "lies in no class folder" in data._repr_html_()
     for source in (data, str(images)):
         capfd.readouterr()
@@ -307,3 +307,27 @@ def test_another_task_is_refused_with_what_to_do(workspace, task, capsys):
     assert cli.main(["fit", "digits", "--task", task]) == 2
     said = capsys.readouterr().err
     assert "trains classifiers" in said and "Did you mean" not in said
+
+
+def test_fit_says_which_classes_there_are_and_what_is_never_asked(images, workspace):
+    run = fit(images, "podnet_n", **QUICK)
+    told = "images: 40 images (32 train, 4 valid, 4 test), 8×8 grey, of 2 classes: dark, light"
+    assert told in run.log() and not [w for w in warnings_of(run) if "asked" in w or "too few" in w]
+    assert warnings_of(run) == ["the test has 4 images: one more right or wrong moves test_acc by 25 points"]
+    assert "2 classes: dark, light" in check(images).notes
+    many = (np.repeat(pixels(), 3, 0), np.arange(120) % 40)
+    run, said = fit(many, "podnet_n", **QUICK), check(many)
+    words = " ".join(warnings_of(run))
+    assert "classes are in no test image, so test_acc says nothing about them" in words
+    assert "classes are in no validation image, so valid_acc says nothing about them" in words
+    assert "120 images of 40 classes are 3.0 of each: too few to learn from scratch" in words
+    assert "120 images of 40 classes are 3.0 of each" in " ".join(said.notes)
+    assert any("classes have no image in test" in f.text for f in said["imbalance"])
+
+
+def test_one_class_for_each_image_is_refused(images, workspace):
+    labels = [f"image {i}" for i in range(40)]
+    for form, source in forms_of(images, labels).items():
+        with pytest.raises(PodError, match="40 classes for 40 images.*nothing to learn"):
+            fit(source, "podnet_n", **QUICK)
+        assert "40 classes for 40 images" in " ".join(check(source).notes), form

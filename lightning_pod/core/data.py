@@ -7,7 +7,7 @@ __all__ = ['BatchLoader', 'FileImages', 'ImageData', 'spread', 'as_float', 'show
 
 # %% ../../nbs/core/06_data.ipynb #364d6990
 import base64, io, os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
 from .image import ImageSpec, check_depth
-from .sources import SPLITS, Items, check_source, load, split
+from .sources import SPLITS, Items, check_singles, check_source, load, never_asked, split, too_few
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
 class BatchLoader:
@@ -30,10 +30,11 @@ class BatchLoader:
                  rank: int = 0, world: int = 1,  # this process and how many there are
                  index: Tensor | None = None,  # [M]: which of them; default: all
                  weights: Tensor | None = None,  # [M]: how often each is drawn when shuffled; default: each once
+                 place: Callable[[], tuple[int, int]] | None = None,  # tells epoch and batch, where somebody else counts them
                 ):
         self.index = torch.arange(len(labels)) if index is None else index
         self.images, self.labels, self.batch_size, self.shuffle, self.seed = images, labels, batch_size, shuffle, seed
-        self.rank, self.world, self.weights = rank, world, weights
+        self.rank, self.world, self.weights, self.place = rank, world, weights, place
         self.epoch = self.batch = 0  # what the next batch will be
         self._go_on = False  # a state was loaded: the next iteration begins in mid-epoch
 
@@ -56,7 +57,8 @@ class BatchLoader:
         return self.images.index_select(0, index).permute(0, 3, 1, 2), self.labels[index]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.batch and not self._go_on:
+        if self.place: self.epoch, self.batch = self.place()
+        elif self.batch and not self._go_on:
             self.epoch, self.batch = self.epoch + 1, 0  # the last iteration was broken off
         self._go_on, parts = False, self.order(self.epoch).split(self.batch_size)
         ahead = not isinstance(self.images, Tensor)  # the next batch is read from the disk while this one is used
@@ -137,7 +139,6 @@ class ImageData(LightningDataModule):
         self.depth = list(depth) if isinstance(depth, tuple) else depth  # as a config can hold it
         self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
         self.on_progress = None  # called with (done, total) while files are decoded
-        self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
     def setup(self, stage: str | None = None) -> "ImageData":
         "Load, decode and split. Lightning calls it; calling it again does nothing."
@@ -154,6 +155,7 @@ class ImageData(LightningDataModule):
 
     def _divide(self, items: Items) -> "ImageData":
         "Split `items`, and choose what depends on their number."
+        check_singles(items)
         self.parts = split(items, self.valid, self.test, self.seed)
         self.batch_size = self.batch_size or _auto_batch(len(self.parts["train"]))
         self.augmentation = make_augment(self.augment, items.glyphs)
@@ -172,7 +174,7 @@ class ImageData(LightningDataModule):
         return np.stack([spec(p) for p in items.pixels])
 
     def __getstate__(self) -> dict:  # for another process, which sets up anew: the images are in the cache
-        return {**self.__dict__, "items": None, "images": None, "labels": None, "_placed": None, "_train": None}
+        return {**self.__dict__, "items": None, "images": None, "labels": None, "_placed": None}
 
     # ---- what it holds
     @property
@@ -182,14 +184,20 @@ class ImageData(LightningDataModule):
     @property
     def remarks(self) -> list[str]:
         "What has to be said about the source and its splits: whole sentences."
-        return self.setup().items.remarks
+        items = self.setup().items
+        return [*items.remarks, *never_asked(items, self.parts), *too_few(items, self.parts)]
+
+    def describe(self) -> str:
+        "How many images and of which classes, in a line."
+        names = self.setup().items.classes
+        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
+        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
+        return f"{self.name}: {len(self.items):,} images ({parts}), {what}, of {len(names):,} classes: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
 
     def __repr__(self) -> str:
         "What it holds, in a line, and the remarks below it; loads nothing."
         if self.items is None: return f"ImageData({self.name!r}): not loaded yet; .setup() loads it"
-        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
-        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
-        return "\n".join([f"ImageData({self.name!r}): {len(self.items):,} images ({parts}), {len(self.classes):,} classes, {what}", *self.remarks])
+        return "\n".join([f"ImageData: {self.describe()}", *self.remarks])
 
     __str__ = __repr__  # Lightning's would walk through the loaders
 
@@ -229,7 +237,13 @@ class ImageData(LightningDataModule):
         images, labels = self._on_device(t.strategy.root_device) if t else (self.images, self.labels)
         rank, world = (t.global_rank, t.world_size) if t else (0, 1)
         weights = 1 / torch.from_numpy(self.counts()).double()[self.labels[index]] if shuffle and self.balanced else None
-        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index, weights)
+        place = self._place if shuffle and t else None
+        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index, weights, place)
+
+    def _place(self) -> tuple[int, int]:
+        "The epoch and the batch that the trainer is about to train on."
+        loop = self.trainer.fit_loop
+        return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
 
     def _on_device(self, device: torch.device) -> tuple:
         "Images and labels where they are used, if that is a GPU whose free memory they fill by a third at most."
@@ -240,18 +254,11 @@ class ImageData(LightningDataModule):
             self._placed = self.images.to(device), self.labels.to(device)
         return self._placed
 
-    def train_dataloader(self):
-        self._train = self.loader("train", shuffle=True)
-        if self._state: self._train.load_state_dict(self._state)
-        return self._train
-
+    def train_dataloader(self): return self.loader("train", shuffle=True)
     def val_dataloader(self): return self.loader("valid") if len(self.setup().parts["valid"]) else []
     def test_dataloader(self): return self.loader("test")
 
-    # Lightning would store the loader's place too, but a module that asks for `estimated_stepping_batches` makes it forget to put it back
-    def state_dict(self) -> dict: return self._train.state_dict() if self._train else {}
-    def load_state_dict(self, state: dict): self._state = state
-    def teardown(self, stage: str): self._state, self._placed = {}, None
+    def teardown(self, stage: str): self._placed = None
 
     def transfer_batch_to_device(self, batch, device: torch.device, dataloader_idx: int):
         return tuple(t if t.device == device else t.to(device, non_blocking=True) for t in batch)

@@ -6,7 +6,7 @@
 __all__ = ['LARGEST', 'SPLITS', 'TORCHVISION', 'NAMES', 'PURPOSE', 'ARCHIVE_SUFFIXES', 'TABLE_SUFFIXES', 'RESOLVERS', 'Files',
            'head', 'named', 'Items', 'digits', 'torchvision_files', 'torchvision_set', 'doubts', 'one_spelling',
            'folder', 'ZipFiles', 'TarFiles', 'archive', 'table', 'UrlFiles', 'listed', 'as_array', 'as_pixels',
-           'arrays', 'check_shares', 'split', 'check_source', 'load']
+           'arrays', 'check_shares', 'split', 'never_asked', 'too_few', 'check_singles', 'check_source', 'load']
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
 import bz2, contextlib, functools, gzip, hashlib, inspect, json, lzma, os, posixpath, re, shutil, stat, sys, tarfile, tempfile
@@ -1112,6 +1112,31 @@ def _take_groups(rng, pool: np.ndarray, items: Items, n: float, name: str) -> tu
                        f"and each holds all images of some class; give more groups, or {name}=0")
     mask = np.isin(group, chosen)
     return pool[mask], pool[~mask]
+
+# %% ../../nbs/core/03_sources.ipynb #cb7a5e75
+def never_asked(items: Items, parts: dict[str, np.ndarray]) -> list[str]:  # parts: of `split`
+    "Sentences about classes that are in no validation or no test image."
+    out, k = [], len(items.classes)
+    for part, word in (("valid", "validation"), ("test", "test")):
+        there = np.bincount(items.labels[parts[part]], minlength=k) > 0
+        if there.all() or not there.any(): continue
+        lacking = [items.classes[c] for c in np.flatnonzero(~there)]
+        out.append(f"{len(lacking):,} of {k:,} classes are in no {word} image, so {part}_acc says nothing about them: {_some(lacking)}")
+    return out
+
+def too_few(items: Items, parts: dict[str, np.ndarray]) -> list[str]:
+    "Sentences about what so few images can't show."
+    k, n, asked = len(np.unique(items.labels)), len(items), len(parts["test"])
+    out = [f"{n:,} images of {k:,} classes are {n / k:.1f} of each: too few to learn from scratch; begin with pre-trained weights, or gather at least 10 of each"] if n < 5 * k else []
+    if 0 < asked < 50: out.append(f"the test has {asked} images: one more right or wrong moves test_acc by {100 / asked:.0f} points")
+    return out
+
+def check_singles(items: Items):
+    "Raise `PodError` where nearly each image has a class of its own."
+    k = len(np.unique(items.labels))
+    if k >= 10 and len(items) < 2 * k:
+        raise PodError(f"{items.name}: {k:,} classes for {len(items):,} images, such as {_some(items.classes, 3)}. Nearly each image has a label of its own, so there is nothing to learn them from: {PURPOSE}. "
+                       "Are the labels numbers of the images, captions or measurements? Give the column of the class, or bin them into a few")
 
 # %% ../../nbs/core/03_sources.ipynb #87f14314
 RESOLVERS: dict[str, str | Callable] = {"store": "lightning_pod.store.datasets:resolve"}  # prefix -> function(source, check): Items, or only its exact name
