@@ -105,6 +105,7 @@ class ImageData(LightningDataModule):
                  on_bad: str = "raise",  # damaged files: "raise" or "skip"
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
+                 group=None,  # what is never in two splits: a table's column, a pattern of paths, or a value for each image; see `load`
                  memory_gb: float | None = None,  # what images may take of the memory, else they are mapped from a file; default: half of what is free
                  balanced: bool = False,  # draw each class equally often in training, instead of each image once
                 ):
@@ -132,7 +133,7 @@ class ImageData(LightningDataModule):
             classes,
             None,
         )
-        self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
+        self.memory_gb, self.balanced, self.group, self._placed = memory_gb, balanced, group, None
         self.on_progress = None  # called with (done, total) while files are decoded
         self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
@@ -140,7 +141,7 @@ class ImageData(LightningDataModule):
         "Load, decode and split. Lightning calls it; calling it again does nothing."
         if self.items is not None: return self
         keep_memory()
-        items, self.left_out = load(self.source, self.root, self.download, self._classes), []
+        items, self.left_out = load(self.source, self.root, self.download, self._classes, self.group), []
         if items.pixels is None:
             items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
