@@ -332,7 +332,7 @@ class R(Flow):
                 print("reason", self.w.status.stage, self.w.status.reason)
         else:
             self.w.run(stubborn=True)
-            if self.w.pid != self.first[0]: print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
+            if self.w.pid not in (None, self.first[0]): print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
 app = App(R())
 """
         ),
@@ -909,11 +909,11 @@ def test_repair_a_work_that_changes_directory_keeps_its_drive(drive_of, tmp_path
 
 
 def test_keep_a_payload_is_read_by_the_app_that_wrote_it_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(Payload, "folder", str(tmp_path / "mine"))
+    monkeypatch.setattr(Payload, "_pod_folder", str(tmp_path / "mine"))
     payload = Payload({"x": 1})
     payload._pod_keep("root.w")
     assert Payload.from_dict(payload.to_dict()).value == {"x": 1}
-    monkeypatch.setattr(Payload, "folder", str(tmp_path / "theirs"))
+    monkeypatch.setattr(Payload, "_pod_folder", str(tmp_path / "theirs"))
     for d in (payload.to_dict(), {**payload.to_dict(), "sha256": "0" * 64}):
         with pytest.raises(PodError, match="isn't one of this app's"):
             Payload.from_dict(d).get()

@@ -586,7 +586,7 @@ class _Calls:
         else: print(message, file=sys.stderr)
         self._end_process(work, "stop", "the Flow can't read what it sends")
 
-    def _on_fatal(self, work: Work, text: str): self._fail(WorkFailed(f"{work.name} failed:\n{text}"))
+    def _on_fatal(self, work: Work, error: str): self._fail(WorkFailed(f"{work.name} failed: {error}"))  # its traceback is in the Work's log and status
 
     def _fail(self, error: Exception):
         if self.error is None: self.error = error

@@ -20,7 +20,7 @@ from types import ModuleType
 import psutil
 
 from .drive import Payload
-from .flow import App, Backend, Clock, Flow, Journal, Notes, _End, why
+from .flow import App, Backend, Clock, Flow, Journal, Notes, ServiceDied, WorkFailed, _End, why
 from .state import CONTAINERS, as_role, dumps, loads, set_program
 from .work import Runner, Work, after, service
 from ..core import job as _jobs
@@ -172,6 +172,7 @@ ORPHAN_S = 3.0  # how long a Work may take to end by itself when its app is gone
 def work_body(ctx: Context) -> dict:
     "Connects to the app, and runs calls until the end."
     config, app = ctx.config, pathlib.Path(ctx.config["app"])
+    _find_commands()
     if config.get("cpu"): os.environ.update(OMP_NUM_THREADS=str(max(1, round(config["cpu"]))))
     with ComponentLog(ctx.path / "log.txt", config["name"]).taking_output():
         with io.BytesIO(read_signed(ctx.path / "work.pickle")) as f: head, work = pickle.load(f), f.read()
@@ -199,6 +200,11 @@ def work_body(ctx: Context) -> dict:
         if runner.why: raise JobStopped(runner.why)
         return {"name": work.name}
 
+def _find_commands():
+    "What is installed beside this Python is found as a command, also where the environment isn't activated."
+    here, path = os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)
+    if here not in path.split(os.pathsep): os.environ["PATH"] = here + os.pathsep + path
+
 def _connect(link: dict):
     connection = Client(tuple(link["address"]), authkey=bytes.fromhex(link["key"]))
     _no_delay(connection)
@@ -221,9 +227,11 @@ def _listen(connection, runner: Runner):
         _stop(runner, "its app is gone")
 
 def _stop(runner: Runner, why: str):
-    "End the Work's call, and what it started."
+    "End the Work's call, and what it started; a script that runs as a process of its own is ended by who waits for it."
+    apart = getattr(sys.modules.get("lightning_pod.app.script"), "groups", ())
     for p in family(os.getpid()):
-        with contextlib.suppress(psutil.Error): p.terminate()
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(p.pid) not in apart: p.terminate()
     runner.stop(why)
 
 # %% ../../nbs/app/45_local.ipynb #abe80909
@@ -345,6 +353,7 @@ class Screen:
 
     def __init__(self, backend: LocalBackend):
         self.backend, self.at, self.texts, self.kept, self.shown = backend, {}, queue.SimpleQueue(), 0, 0
+        self.begun: str | None = None  # the Work whose line was the last, and isn't at its end
 
     def __enter__(self) -> "Screen":
         self.fd = os.dup(1)
@@ -390,7 +399,16 @@ class Screen:
                 f.seek(max(was if was <= size else 0, size - (1 << 20)))  # who prints a gigabyte isn't shown whole
                 text = f.read()
                 self.at[name] = f.tell()
-                self._write(text)
+                self._write(self._named(name, text))
+
+    def _named(self, name: str, text: bytes) -> bytes:
+        "Lines of a log, each with the Work's name: what its children print has none there."
+        stamp, mark = time.strftime("%Y-%m-%d %H:%M:%S ").encode(), f" {name}: ".encode()
+        lines, begun = text.split(b"\n"), self.begun == name
+        ended = b"\n" if self.begun not in (None, name) else b""  # another Work's line stands there
+        self.begun = name if lines[-1] else None
+        named = (line if begun and i == 0 or not line or line[19:].startswith(mark) else stamp[:-1] + mark + line for i, line in enumerate(lines))
+        return ended + b"\n".join(named)
 
     def _write(self, text: bytes):
         with contextlib.suppress(OSError):  # it was closed, as by `| head`
@@ -426,8 +444,11 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     service("stop", lambda: (ctx.wait_for_stop(), app.inbox.put(("", 0, "stop"))), app.died)
     code = app.loop()
     if code == 130: raise JobStopped(ctx.why or "interrupt")
-    if code: raise AppFailed(str(app.error) if app.error else "the Flow called fail()")
+    if code: raise AppFailed(_reason(app.error) if app.error else "the Flow called fail()")
     return {"turns": app.turns}
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, (PodError, WorkFailed, ServiceDied)) else f"{type(error).__name__}: {error}"
 
 # %% ../../nbs/app/45_local.ipynb #a7f41736
 def run_app(file: str | os.PathLike,  # the program

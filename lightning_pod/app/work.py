@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INTERNAL', 'KEPT_STATUSES', 'STAYS', 'SEND_EVERY_S', 'LOOK_EVERY_S', 'CloudCompute', 'BuildConfig', 'free_port',
-           'after', 'service', 'digest', 'call_parts', 'call_key', 'Work', 'WorkStopped', 'Runner']
+           'after', 'service', 'digest', 'call_parts', 'call_key', 'Work', 'WorkStopped', 'WorkEnded', 'Runner']
 
 # %% ../../nbs/app/42_work.ipynb #b3bdbec7
 import contextlib, hashlib, inspect, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
@@ -269,6 +269,10 @@ class WorkStopped(BaseException):
 
 class _Returned(TypeError): pass
 
+class WorkEnded(PodError):
+    "A Work's process ends with an error that is in its log already."
+    logged = True
+
 class Runner:
     "Runs a Work's calls and keeps its state in step with the Flow's."
     def __init__(self, work: Work, send: Callable[..., None],  # (kind, *rest): to the Flow, in order
@@ -382,6 +386,7 @@ class Runner:
     def died(self, why: str):
         "A thread that this needs has ended: so does the Work, and the app knows why."
         self.fatal = PodError(f"{self.work.name}: {why}")
+        print(why, file=sys.stderr, flush=True)
         with contextlib.suppress(Exception): self._send("fatal", why)
         self.stop(why)
 
@@ -414,7 +419,7 @@ class Runner:
         while self.why is None and self.fatal is None and (call := self.calls.get()) is not None: self.call(*call)
         self.wake.set()
         with as_role("work"): self.work.on_exit()
-        if self.fatal is not None: raise self.fatal
+        if self.fatal is not None: raise WorkEnded("".join(traceback.format_exception_only(self.fatal)).strip()) from None
 
     def call(self, key: str, args: tuple | bytes,  # bytes: these and `kwargs`, as they were sent
              kwargs: dict, last: bool = True,  # whether a failure is final
@@ -465,5 +470,6 @@ class Runner:
             with as_role("work"): self.work.on_exception(error)
         except BaseException as e:
             self.fatal = e
-            self.send("fatal", "".join(traceback.format_exception(self._without_us(e))))
+            if e is not error: traceback.print_exception(self._without_us(e))
+            self.send("fatal", "".join(traceback.format_exception_only(e)).strip())
         else: self.flush()

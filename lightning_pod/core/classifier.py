@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'HEAVIEST', 'orthogonal', 'Muon', 'adam_eps', 'kernels', 'MovingAverage',
-           'Classifier', 'configure_model', 'class_weights', 'weighted_loss', 'views', 'scores', 'training_step',
-           'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step', 'configure_optimizers',
-           'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder', 'read_checkpoint',
-           'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a', 'belonging',
-           'quiet']
+           'Classifier', 'configure_model', 'class_weights', 'weighted_loss', 'batch_norms', 'running_statistics',
+           'views', 'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
+           'configure_optimizers', 'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder',
+           'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a',
+           'belonging', 'quiet']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
 import copy, importlib, logging, math, os, pickle, types, warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -136,9 +136,9 @@ class Classifier(LightningModule):
         self.given, self.encoder = [net], None  # in a list: it becomes `encoder`, and must not be in the checkpoint twice
         if names and channels and size: self._build()
 
-    def _build(self):
+    def _build(self, shape: tuple[int, int] | None = None):  # height and width of the images; default: square
         h = self.hparams
-        self.encoder = build_encoder(self.given[0], h.channels, h.size, h.pretrained == "default")
+        self.encoder = build_encoder(self.given[0], h.channels, shape or h.size, h.pretrained == "default")
         if h.pretrained not in (None, "default"): set_weights(self.encoder, *read_encoder(h.pretrained)[1:])
         self.head = nn.Linear(self.encoder.features, len(h.classes))
         mean, std = getattr(self.encoder, "stats", None) or ([0.0] * h.channels, [1.0] * h.channels)
@@ -155,22 +155,37 @@ class Classifier(LightningModule):
 
     def forward(self, x: Tensor,  # [B, C, H, W] float in 0..1
                ) -> Tensor:  # logits [B, classes]
+        if self.encoder is None: self._build_for(x)
         x = (x - self.mean).div_(self.std).to(self.head.weight.dtype)
         logits = self.head(self.encoder(x))
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _build_for(self, x: Tensor):
+        "Make the layers for such images, where no Trainer did. Raises `PodError` for what the images can't tell."
+        h, what = self.hparams, f"{type(self).__name__} of {self.hparams.net}"
+        if h.classes is None: raise PodError(f"{what}: how many classes are there? Give it classes=…, or let a Trainer ask the data")
+        if torch.compiler.is_compiling(): raise PodError(f"{what} has no layers yet: call it once on images, then export it")
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+            raise PodError(f"{what}: expected images [B, C, H, W], float in 0..1, not {getattr(x, 'dtype', type(x).__name__)} {list(getattr(x, 'shape', []))}")
+        h.channels, h.size = h.channels or x.shape[1], h.size or min(x.shape[2:])
+        with torch.inference_mode(False): self._build(tuple(x.shape[2:]))
+        self.to(x.device).train(self.training)
 
 FINETUNE, TTA, OPTIMIZERS = ("whole", "gradual", "frozen"), ("auto", "none", "flip", "shift"), ("muon", "adamw")
 
 # %% ../../nbs/core/08_classifier.ipynb #6435283c
 def configure_model(self):
     if self.encoder is not None: return
-    data, h = self.trainer.datamodule, self.hparams
+    data, h, shape = self.trainer.datamodule, self.hparams, None
     h.classes = h.classes or _classes_of(data)
     if not (h.channels and h.size):
-        x = first_batch(self.trainer)[0]
-        h.channels, h.size = h.channels or x.shape[1], h.size or min(x.shape[2:])
+        batch = first_batch(self.trainer)
+        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        h.channels, h.size, shape = h.channels or x.shape[1], h.size or min(x.shape[2:]), tuple(x.shape[2:])
     if h.tta == "auto": h.tta = "flip" if getattr(getattr(data, "augmentation", None), "flip", 0) else "none"
-    self._build()
+    self._build(shape)
+    if getattr(data, "batch_size", None) == 1 and batch_norms(self.encoder):
+        raise PodError(f"batch_size=1: {h.net} has batch norms, which tell nothing from one image: say batch_size=2 or more")
     if getattr(self.encoder, "stats", None) is None and hasattr(data, "stats"):
         for buffer, values in zip((self.mean, self.std), data.stats()): buffer.copy_(torch.tensor(values)[:, None, None])
     if self.weights is not None:
@@ -201,6 +216,21 @@ def weighted_loss(logits: Tensor,  # [B, classes]
     w = (y * weights).sum(1) if y.is_floating_point() else weights[y]
     return (w * each).sum() / w.sum()
 
+# %% ../../nbs/core/08_classifier.ipynb #0neimag2
+def batch_norms(net: nn.Module) -> list[nn.Module]:
+    "The norms of a net that take their statistics from the batch."
+    return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+
+@contextmanager
+def running_statistics(net: nn.Module):
+    "Batch norms use, and keep, what they have seen before."
+    training = [m for m in batch_norms(net) if m.training]
+    for m in training: m.eval()
+    try: yield
+    finally:
+        for m in training: m.train()
+
+
 # %% ../../nbs/core/08_classifier.ipynb #4a82a467
 def views(x: Tensor,  # [B, C, H, W]
           tta: str) -> list[Tensor]:  # each like x
@@ -219,7 +249,8 @@ def scores(self, x: Tensor,  # [B, C, H, W] float in 0..1
 
 def training_step(self, batch, batch_idx):
     x, y = batch
-    loss = weighted_loss(self(x), y, self.weights, self.hparams.label_smoothing)
+    with running_statistics(self.encoder) if len(x) == 1 else nullcontext(): logits = self(x)
+    loss = weighted_loss(logits, y, self.weights, self.hparams.label_smoothing)
     self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(y), sync_dist=True)
     return loss
 
@@ -362,18 +393,15 @@ def _classes_of(data) -> list[str]:
         value = getattr(data, name, None)
         if isinstance(value, int): return [str(i) for i in range(value)]
         if value is not None: return [str(c) for c in value]
-    raise PodError(
-        f"{type(data).__name__} doesn't say how many classes there are: give it an attribute 'classes', or call Classifier(classes=…)"
-    )
+    who = "loaders don't" if data is None else f"{type(data).__name__} doesn't"
+    raise PodError(f"{who} say how many classes there are: give it an attribute 'classes', or call Classifier(classes=…)")
 
 def first_batch(trainer):
     "One batch of the trainer's data, to see its shape."
-    loader = (
-        trainer.datamodule.train_dataloader()
-        if trainer.datamodule is not None
-        else trainer.fit_loop._data_source.dataloader()
-    )
-    return next(iter(loader))
+    if trainer.datamodule is not None: return next(iter(trainer.datamodule.train_dataloader()))
+    loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop, "predict": trainer.predict_loop}
+    loader = loops[trainer.state.fn.value]._data_source.dataloader()
+    return next(iter(loader[0] if isinstance(loader, (list, tuple)) else loader))
 
 # %% ../../nbs/core/08_classifier.ipynb #98c30b59
 def framework(model) -> types.ModuleType:

@@ -15,7 +15,7 @@ from ..core.config import PodError, Workspace, workspace
 from ..core.job import EventReader
 from ..core.sources import NAMES
 from lightning_pod.panels.base import (
-    Curves, Ticker, error_html, field_value, field_widget, fill, guarded, heading, hint, run_charts, style,
+    Curves, Starter, Ticker, error_html, field_value, field_widget, fill, guarded, heading, hint, run_charts, style,
 )
 from ..train.progress import History, duration
 from ..train.runs import Run, field_comments, list_runs, start_fit
@@ -23,7 +23,7 @@ from ..train.settings import CHOICES, MODELS, FitConfig
 
 # %% ../../nbs/panels/52_train.ipynb #24335a61
 SUGGESTED = (*MODELS, "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "timm/convnext_atto")
-MORE = {"pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate", "ema": "Average the weights", "balance": "Balance", "tta": "Test views", "patience": "Patience", "compile": "Compile the net"}
+MORE = {"pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate", "ema": "Average the weights", "balance": "Balance", "tta": "Test views", "monitor": "Monitor", "mode": "Better is", "patience": "Patience", "compile": "Compile the net"}
 
 class Settings(w.VBox):
     "The settings of a fit as widgets."
@@ -70,7 +70,7 @@ class Settings(w.VBox):
         told, known = field_comments(FitConfig), {f.name: f for f in fields(FitConfig)}
         self.kinds = {n: known[n].type.__name__ if isinstance(known[n].type, type) else str(known[n].type) for n in MORE if n in known}
         self.more = {n: field_widget(n, k, getattr(d, n), CHOICES.get(n, ()), MORE[n], told.get(n, ""), narrow["layout"]) for n, k in self.kinds.items()}
-        hints = {"pretrained": "default: those that come with the model; or a run; empty: none", "patience": "epochs without a better validation until it stops; empty: never"}
+        hints = {"monitor": "the metric that decides which epoch is best; empty: validation accuracy", "pretrained": "default: those that come with the model; or a run; empty: none", "patience": "epochs without a better validation until it stops; empty: never"}
         rows = [[x, *([hint(hints[n])] if n in hints else [])] for n, x in self.more.items()]
         more = w.Accordion(
             [
@@ -215,13 +215,10 @@ class TrainPanel(w.VBox):
         self.choice = w.Dropdown(
             description="Run", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "36px"}
         )
-        for b, f, name in (
-            (self.start, self._start, "pod-start"),
-            (self.stop, self._stop, "pod-stop"),
-            (self.go_on, self._resume, "pod-resume"),
-        ):
-            b.on_click(guarded(self.show_error, f, self.lock))
-            b.add_class(name)
+        for b, name in ((self.start, "pod-start"), (self.stop, "pod-stop"), (self.go_on, "pod-resume")): b.add_class(name)
+        Starter(self.start, self.settings.config, self._start, self.show_error, self.lock)
+        self.resumes = Starter(self.go_on, lambda: self.view.run, self._resume, self.show_error, self.lock)
+        self.stop.on_click(guarded(self.show_error, self._stop, self.lock))
         self.choice.observe(
             guarded(
                 self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock
@@ -246,19 +243,13 @@ class TrainPanel(w.VBox):
         if text != self._shown_error: self._shown_error, self.error.value = text, error_html(text)
 
     # ---- the buttons
-    def _start(self):
-        self.start.disabled = True
-        try: run = start_fit(self.settings.config(), self.where)
-        finally: self.start.disabled = False
-        self.refresh(select=run.id)
+    def _start(self, config: FitConfig): self.refresh(select=start_fit(config, self.where).id)
 
     def _stop(self):
         self.view.run.stop(wait=False, why="the stop button")
         self.tick()
 
-    def _resume(self):
-        self.view.run.resume()
-        self.view.show(self.view.run)
+    def _resume(self, run: Run): self.view.show(run.resume())
 
     # ---- what is shown
     def refresh(self, select: str | None = None, first: bool = False):
@@ -282,7 +273,7 @@ class TrainPanel(w.VBox):
 
     def _enable(self):
         self.stop.disabled = self.view.status not in ("starting", "running")
-        self.go_on.disabled = self.view.run is None or self.view.status not in ("stopped", "failed", "died")
+        self.resumes.allow(self.view.run is not None and self.view.status in ("stopped", "failed", "died"))
 
     def tick(self):
         self.refresh()

@@ -560,7 +560,11 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
     "What is wrong with a model, here and now; the page is `report.index`. Raises `PodError` for what can't be."
     config = _config(run, other, data, labels, part, train, columns)
     show = ProgressLine() if progress else None
-    given = _materials(run, other, data, labels, part, train, net, show)  # what is wrong shows before there is a Job
+    try: return _diagnose_here(config, _materials(run, other, data, labels, part, train, net, show), part, columns, show)  # what is wrong shows before there is a Job
+    finally:
+        if show: show.close()
+
+def _diagnose_here(config: dict, given, part: str, columns, show: ProgressLine | None) -> Report:
     job = Job.create(_home(given[0][0]).jobs, "report", "lightning_pod.train.diagnose:diagnose_body", {**config, "data_version": given[0][1].version}, title=_title(given))
     found = []
 
@@ -568,9 +572,7 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
         if show: ctx.listeners.append(show)
         found.append(_made(ctx, given, part, columns))
         return found[0][1]
-    try: job.run(body)
-    finally:
-        if show: show.close()
+    job.run(body)
     if not found: raise PodError(f"the diagnosis was stopped before it was done ({job.id}): call it again")
     return found[0][0]
 

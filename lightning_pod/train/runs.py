@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'Run', 'start_fit', 'environment', 'list_runs',
-           'load_run', 'run_rows', 'runs', 'settings_of', 'better', 'field_comments', 'value_of', 'choose_rows',
-           'Comparison', 'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim',
-           'disk_use', 'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
+           'load_run', 'run_rows', 'runs', 'settings_of', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
+           'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use',
+           'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
@@ -22,7 +22,7 @@ from ..core.config import PodError, Workspace, read_json, unknown, workspace, wr
 from ..core.job import ENDED, EventReader, EventWriter, Job, Lease, _made, find_job
 from ..core.sources import NAMES, UrlFiles, as_array, as_pixels, load
 from .progress import History, duration
-from .settings import OBJECT, FitConfig, logger_classes
+from .settings import OBJECT, FitConfig, better, logger_classes
 
 # %% ../../nbs/train/20_runs.ipynb #8380cc09
 @dataclass(frozen=True)
@@ -368,11 +368,6 @@ def settings_of(row: dict) -> dict:
     return out
 
 # %% ../../nbs/train/20_runs.ipynb #a9198d75
-def better(name: str) -> int:
-    "1 where more of the metric is better, -1 where less is, 0 where that isn't known."
-    if re.search(r"loss|error|seconds|memory|perplexity|mae|mse|brier|inaccura|divergence|distance|(^|_)(ece|nll|mce)($|_)", name): return -1
-    return 1 if re.search(r"acc|f1|auc|auroc|precision|recall|score|kappa|auprc", name) else 0
-
 def field_comments(cls: type) -> dict[str, str]:
     "The comment beside each field of a dataclass: what the command line and the panel tell of a setting."
     import inspect
@@ -585,7 +580,10 @@ def tracker_of(logger) -> tuple[str, str | None]:
 
 def _aim_logger() -> type:
     "Aim's logger for Lightning, which stays open from the fit to the test; `close` closes it."
+    import logging
+
     from aim.pytorch_lightning import AimLogger
+    logging.getLogger("aim.sdk.lock_manager").setLevel(logging.ERROR)  # of two writers of a run: its Job's lock lets one in
 
     class OpenAimLogger(AimLogger):
         def finalize(self, status=""): pass
