@@ -108,6 +108,7 @@ class ImageData(LightningDataModule):
                  depth="auto",  # of files with more than 8 bits of grey: how many, or (the value of black, of white); "auto": from their values
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
+                 group=None,  # what is never in two splits: a table's column, a pattern of paths, or a value for each image; see `load`
                  memory_gb: float | None = None,  # what images may take of the memory, else they are mapped from a file; default: half of what is free
                  balanced: bool = False,  # draw each class equally often in training, instead of each image once
                 ):
@@ -137,14 +138,14 @@ class ImageData(LightningDataModule):
         )
         if depth != "auto": check_depth(depth)
         self.depth = list(depth) if isinstance(depth, tuple) else depth  # as a config can hold it
-        self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
+        self.memory_gb, self.balanced, self.group, self._placed = memory_gb, balanced, group, None
         self.on_progress = None  # called with (done, total) while files are decoded
 
     def setup(self, stage: str | None = None) -> "ImageData":
         "Load, decode and split. Lightning calls it; calling it again does nothing."
         if self.items is not None: return self
         keep_memory()
-        items, self.left_out = load(self.source, self.root, self.download, self._classes), []
+        items, self.left_out = load(self.source, self.root, self.download, self._classes, self.group), []
         if items.pixels is None:
             items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb, depth=self.depth)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))

@@ -503,7 +503,7 @@ def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", 
     valid, test, seed = (getattr(data, k, d) if v is None else v for k, v, d in (("valid", valid, 0.1), ("test", test, 0.1), ("seed", seed, 0)))
     check_shares(valid, test)
     if hasattr(data, "source") and not isinstance(data, Items):  # an ImageData, which would import torch
-        of_source = {"root": getattr(data, "root", None), "download": getattr(data, "download", True), "classes": getattr(data, "_classes", None)} | of_source
+        of_source = {"root": getattr(data, "root", None), "download": getattr(data, "download", True), "classes": getattr(data, "_classes", None), "group": getattr(data, "group", None)} | of_source
         data = data.source
     items = resolve(data, store=store) if isinstance(data, str) and data.startswith("store:") else load(data, **of_source)
     n, part = len(items), max(len(items) // 10, 1)  # comparing takes about a tenth of the time

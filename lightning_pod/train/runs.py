@@ -227,7 +227,7 @@ def start_fit(config: FitConfig, where: Workspace | None = None) -> Run:
     "A run that trains in a process of its own; returns at once. Raises `PodError` for a config or a folder that can't be."
     for what in (config.model, config.data):
         if what.endswith(OBJECT): raise PodError(f"{what}: a process of its own can't be handed an object; call fit() for it")
-    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root)  # lists, decodes nothing
+    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root, group=config.group)  # lists, decodes nothing
     return Run.create(
         (where or workspace()).runs,
         "fit",

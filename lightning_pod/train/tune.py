@@ -419,7 +419,7 @@ class Images:
         from lightning_pod.core.classifier import is_a
         from lightning_pod.train.fit import make_data, prepared
         if is_a(source, "LightningDataModule"): return prepared(source, ctx)
-        key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root
+        key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root, c.group
         if key != self.key:
             self.key = self.last = None  # let go of the memory first
             self.key, self.last = key, prepared(make_data(c, source), ctx)
@@ -1501,7 +1501,7 @@ def _base(data, model, settings: dict, space) -> tuple[dict, dict]:
     if plain:
         data = str(Path(data).expanduser().absolute()) if isinstance(data, Path) else data
         c, dm = FitConfig(**{"data": data, "model": model, **settings}).check(), None
-        if c.data not in NAMES and Path(c.data).exists(): load(c.data, c.root)  # lists, decodes nothing
+        if c.data not in NAMES and Path(c.data).exists(): load(c.data, c.root, group=c.group)  # lists, decodes nothing
     else:
         from lightning_pod.train.fit import _settle
         c, dm = _settle(data, model, settings)
