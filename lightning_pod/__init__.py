@@ -9,7 +9,7 @@ _PUBLIC = {
     "Pretrainer": "core.pretrain",
     "PodError": "core.config",
     "fit": "train.fit",
-    "find_lr": "train.fit",
+    "find_lr": "train.find_lr",
     "Run": "train.runs",
     "runs": "train.runs",
     "compare": "train.runs",

@@ -397,10 +397,11 @@ def resume(argv: list[str]) -> int:
     from lightning_pod.core.job import find_job
     p = _parser("resume", resume.__doc__)
     p.add_argument("id", help="of a run or any Job")
+    p.add_argument("--trust", action="store_true", help="run what its folder holds, though somebody else made it")
     p.add_argument("--detach", action="store_true", help="return at once")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
     o = _parse(p, argv)
-    job = find_job(o.id).resume()
+    job = find_job(o.id).resume(o.trust)
     code = 0 if o.detach else _follow(job, stop_it=True)
     from lightning_pod.core.config import workspace
     from lightning_pod.train.runs import Run
@@ -415,9 +416,14 @@ def up(argv: list[str]) -> int:
     p.add_argument("--port", type=int, default=8866, help="port to listen on; 0: any free one")
     p.add_argument("--no-browser", dest="browser", action="store_false", help="don't open a browser")
     p.add_argument("--detach", action="store_true", help="let trainings that were started on the page outlive it")
+    p.add_argument("--token", help="who opens it must know this; default: POD_TOKEN; where others can reach it, one is made")
+    p.add_argument("--allow-host", dest="names", action="append", default=[], metavar="NAME",
+                   help="a further name it goes by, such as a proxy's; may be given again")
+    p.add_argument("--base-url", dest="base", default="/", metavar="PATH", help="where its pages begin, behind a proxy: /pod/")
+    p.add_argument("--kernels", type=int, default=64, metavar="N", help="pages that may be open at a time")
     o = _parse(p, argv)
     from lightning_pod.panels.workbench import up as open_workbench
-    return open_workbench(host=o.host, port=o.port, browser=o.browser, detach=o.detach)
+    return open_workbench(**{k: getattr(o, k) for k in ("host", "port", "browser", "detach", "token", "names", "base", "kernels")})
 
 # %% ../nbs/60_cli.ipynb #8ceb20ca
 def track(argv: list[str]) -> int:
@@ -430,10 +436,11 @@ def track(argv: list[str]) -> int:
     p.add_argument("--detach", action="store_true", help="return when the page is there; pod stop ends it")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
-    from lightning_pod.core.config import LOOPBACK, PodError, open_browser
+    from lightning_pod.core.config import PodError, open_browser
+    from lightning_pod.core.guard import is_loopback
     from lightning_pod.train.track import page_body, start_page
     job = start_page("tensorboard" if o.tensorboard else "aim", o.host, o.port)
-    if o.host not in LOOPBACK: print(f"warning: everybody who can reach {o.host}:{job.config['port']} can see and change what is tracked: there is no login", file=sys.stderr)
+    if not is_loopback(o.host): print(f"warning: everybody who can reach {o.host}:{job.config['port']} can see and change what is tracked: there is no login", file=sys.stderr)
     def tell(event: dict):
         if event["kind"] != "ready": return
         _say({"id": job.id, **event}, o.json, f"{job.config['tracker']} is at {event['url']}  ({f'pod stop {job.id}' if o.detach else 'Ctrl-C'} ends it)")
@@ -558,21 +565,27 @@ def _queued(study, number: int, as_json: bool) -> int:
 
 def tune_add(argv: list[str]) -> int:
     "Queue a trial by hand: pod tune add STUDY lr=0.02 optimizer=adamw."
+    from lightning_pod.core.trust import trust
     from lightning_pod.train.tune import load_study
     p = _tune_parser("add", tune_add.__doc__)
     p.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="what isn't given is drawn")
+    p.add_argument("--trust", action="store_true", help="run the space of a study that somebody else made")
     o = _parse(p, argv)
     study = load_study(o.study)
+    if o.trust: trust(study)
     return _queued(study, study.add(**_settings(o.settings)), o.json)
 
 def tune_clone(argv: list[str]) -> int:
     "Queue a trial with another's settings, some of them changed: pod tune clone STUDY TRIAL lr=0.03."
+    from lightning_pod.core.trust import trust
     from lightning_pod.train.tune import load_study
     p = _tune_parser("clone", tune_clone.__doc__)
     p.add_argument("trial", type=int, help="its number")
     p.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="what is to be different")
+    p.add_argument("--trust", action="store_true", help="run the space of a study that somebody else made")
     o = _parse(p, argv)
     study = load_study(o.study)
+    if o.trust: trust(study)
     return _queued(study, study.clone(o.trial, **_settings(o.settings)), o.json)
 
 def tune_skip(argv: list[str]) -> int:
@@ -602,6 +615,7 @@ def tune_best(argv: list[str]) -> int:
     from lightning_pod.train.tune import load_study
     p = _tune_parser("best", tune_best.__doc__)
     p.add_argument("--epochs", type=int, metavar="N", help="train it again for so many")
+    p.add_argument("--trust", action="store_true", help="read the objects of a study that somebody else made")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     o = _parse(p, argv)
     study = load_study(o.study)
@@ -609,7 +623,7 @@ def tune_best(argv: list[str]) -> int:
         d = study.best_run.details()
         _say(d, o.json, lambda: _shown(d))
         return 0
-    run = study.train_best(epochs=o.epochs, background=o.detach)
+    run = study.train_best(epochs=o.epochs, background=o.detach, trust=o.trust)
     _say(run.to_dict(), o.json, lambda: f"{run.id} started: pod logs {run.id} -f" if o.detach else _ending(run))
     return 0 if o.detach else {"done": 0, "stopped": 130}.get(run.status, 1)
 
@@ -882,6 +896,7 @@ def run(argv: list[str]) -> int:
     p = _parser("run", run.__doc__)
     p.add_argument("file", metavar="APP.py", help="a program that makes an App; old ones for lightning.app run too")
     p.add_argument("--resume", nargs="?", const=True, help="go on with the newest app of this program that isn't done, or with the one named")
+    p.add_argument("--trust", action="store_true", help="with --resume: run what the app's folder holds, though somebody else made it")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     p.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in the environment of the app and its Works")
     p.add_argument("--no-compat", dest="compat", action="store_false", help="leave the names lightning.app and lightning_app as they are installed")
@@ -894,7 +909,7 @@ def run(argv: list[str]) -> int:
     for pair in o.env:
         if "=" not in pair: raise PodError(f"--env {pair!r}: expected NAME=VALUE")
         os.environ.update([pair.split("=", 1)])
-    job = run_app(o.file, theirs, resume=o.resume or False, detach=o.detach, compat=o.compat, echo=not o.json)
+    job = run_app(o.file, theirs, resume=o.resume or False, trust=o.trust, detach=o.detach, compat=o.compat, echo=not o.json)
     info = job.info
     said = f"{job.id} started: pod logs {job.id} -f" if o.detach else f"{job.id} is {info['state']}" + (f": {info['message']}" if info.get("message") else "")
     if o.json or o.detach: _say({"id": job.id, "status": info["state"], "message": info.get("message")}, o.json, said)
@@ -909,15 +924,18 @@ def restart(argv: list[str]) -> int:
     from lightning_pod.core.job import find_job
     p = _parser("restart", restart.__doc__)
     p.add_argument("id", help="of a Work or an app: its beginning or end will do, or 'last'")
+    p.add_argument("--trust", action="store_true", help="run what its folder holds, though somebody else made it")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
     from lightning_pod.app.local import control, run_app
+    from lightning_pod.core.trust import check_job, trust
     job = find_job(o.id)
     kind, config = job.info["kind"], job.config
     if kind == "work": control(Path(config["app"]), "restart", config["name"])
     elif kind == "app":
         job.stop(why="pod restart")
-        job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume()
+        trust(job) if o.trust else check_job(job)
+        job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume(o.trust)
     else: raise PodError(f"{job.id} is a {kind}: only apps and their Works can be restarted; `pod resume {job.id}` goes on with it")
     _say({"id": job.id, "kind": kind}, o.json, f"{job.id} is started again")
     return 0

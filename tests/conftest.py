@@ -1,12 +1,15 @@
 """What the tests share: a workspace of their own, the command `pod`, waiting for conditions, and cleaning up after."""
 
+import atexit
 import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,8 +23,27 @@ TESTS = ROOT / "tests"
 sys.path.insert(0, str(ROOT / "scripts"))
 POD = Path(sys.executable).with_name("pod")
 TIMEOUT_S = 1200  # of one test: far above what any of them needs
+SLOW_TIMEOUT_S = 4 * 3600  # of one marked slow
 
+# not that of whoever runs the tests
+os.environ.setdefault("POD_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key"))
+atexit.register(shutil.rmtree, Path(os.environ["POD_KEY_FILE"]).parent, ignore_errors=True)
 share_cores()  # before a test imports torch: other processes of the test train too
+
+
+# ---- what takes minutes is left out unless asked for; deselected, not skipped
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [i for i in items if i.get_closest_marker("slow")]
+    items[:] = [i for i in items if i not in slow]
+    config.hook.pytest_deselected(items=slow)
 
 
 # ---- in CI a skipped test is a failed one
@@ -29,6 +51,7 @@ share_cores()  # before a test imports torch: other processes of the test train 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "may_skip: may be skipped even where CI is set")
+    config.addinivalue_line("markers", "slow: takes minutes; runs only with --slow")
 
 
 def _in_ci() -> bool:
@@ -58,13 +81,14 @@ def pytest_make_collect_report(collector):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """A test that hangs fails after `TIMEOUT_S`."""
+    """A test that hangs fails after `TIMEOUT_S`, one marked slow after `SLOW_TIMEOUT_S`."""
+    seconds = SLOW_TIMEOUT_S if item.get_closest_marker("slow") else TIMEOUT_S
 
     def over(number, frame):
-        raise TimeoutError(f"the test took more than {TIMEOUT_S} s")
+        raise TimeoutError(f"the test took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(TIMEOUT_S)
+    signal.alarm(seconds)
     try:
         return (yield)
     finally:

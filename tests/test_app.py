@@ -906,7 +906,7 @@ app = App(R())
 
 
 NODES = """
-from lightning_pod.app import LightningTrainerMultiNode, MultiNode
+from lightning_pod.app import FabricMultiNode, LightningTrainerMultiNode, MultiNode, PyTorchSpawnMultiNode
 class Node(Work):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -948,7 +948,7 @@ def test_keep_several_nodes_are_as_many_processes(pod, program):
 def test_keep_trainers_on_several_nodes_train_together(pod, program):
     seen = seen_by_nodes(pod, program, "LightningTrainerMultiNode", "", """
         import torch
-        from pytorch_lightning import LightningModule, Trainer
+        from lightning.pytorch import LightningModule, Trainer  # the other name, imported as late as can be
         from torch.utils.data import DataLoader, TensorDataset
         class Model(LightningModule):
             def __init__(self):
@@ -962,6 +962,30 @@ def test_keep_trainers_on_several_nodes_train_together(pod, program):
         self.seen = [trainer.global_rank, trainer.world_size, trainer.global_step, round(float(model.layer.weight.sum()), 4), os.getpid()]""")
     assert [s[:3] for s in seen] == [[0, 3, 4], [1, 3, 4], [2, 3, 4]]
     assert len({s[3] for s in seen}) == 1 and len({s[4] for s in seen}) == 3  # the same weights in three processes
+
+
+def test_keep_fabrics_on_several_nodes_share_their_gradients(pod, program):
+    seen = seen_by_nodes(pod, program, "FabricMultiNode", "", """
+        import torch
+        from lightning_fabric import Fabric
+        fabric = Fabric(accelerator="cpu")
+        fabric.launch()
+        layer = torch.nn.Linear(1, 1, bias=False)
+        model, optimizer = fabric.setup(layer, torch.optim.SGD(layer.parameters(), lr=1.0))
+        before = float(layer.weight)
+        fabric.backward(model(torch.tensor([[float(fabric.global_rank)]])).sum())
+        optimizer.step()
+        self.seen = [fabric.global_rank, fabric.world_size, round(float(layer.weight) - before, 4), os.getpid()]""")
+    assert [s[:3] for s in seen] == [[0, 3, -1.0], [1, 3, -1.0], [2, 3, -1.0]] and len({s[3] for s in seen}) == 3
+
+
+def test_keep_nodes_of_torch_alone_stand_in_one_process_group(pod, program):
+    seen = seen_by_nodes(pod, program, "PyTorchSpawnMultiNode", ", world_size, node_rank, global_rank, local_rank", """
+        import torch
+        total = torch.tensor(float(global_rank))
+        torch.distributed.all_reduce(total)
+        self.seen = [global_rank, world_size, node_rank, local_rank, float(total), os.getpid()]""")
+    assert [s[:5] for s in seen] == [[0, 3, 0, 0, 3.0], [1, 3, 1, 0, 3.0], [2, 3, 2, 0, 3.0]]
 
 
 # ---- imports and idleness

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_pod.app.compat import MODULES
+from lightning_pod.app.compat import old_names
 
 PRELUDE = "from lightning_pod.app.compat import install; install()\n"
 OLD_APP = """
@@ -206,30 +206,115 @@ def test_no_compat_leaves_the_names_alone(workspace, pod, without_lightning):
 
 
 @pytest.mark.parametrize("top", ["lightning_app", "lightning.app"])
-def test_every_module_and_name_is_there(with_lightning, top):
-    lines = [f"import {top}"]
-    for module, names in MODULES.items():
+def test_every_name_of_lightning_app_can_be_imported(with_lightning, top):
+    lines = []
+    for module, names in old_names().items():
+        found = sorted({n for of_kind in names.values() for n in of_kind if not n.startswith("__")})
         path = f"{top}.{module}".rstrip(".")
-        lines.append(f"import {path} as m; " + "; ".join(f"assert m.{n} is not None" for n in names.split()))
+        lines.append(f"from {path} import {', '.join(found)}" if found else f"import {path}")
+    assert len(lines) > 150 and sum(line.count(",") for line in lines) > 1000
     assert python(PRELUDE + "\n".join(lines) + "\nprint('all')", **with_lightning["env"]) == "all\n"
+
+
+USES = {
+    "from lightning_app.components import AutoScaler; AutoScaler(object)": "PythonServer serves a model",
+    "from lightning.app.components.database import Database, DatabaseClient; Database(models=[])": "SQLAlchemy",
+    "from lightning.app.utilities.state import AppState, headers_for; headers_for({})": "headers_for isn't built",
+    "from lightning.app.utilities.state import AppState; AppState().counter": "AppState isn't built",
+    "from lightning_app.frontend import JustPyFrontend; JustPyFrontend(render_fn=print)": "VoilaFrontend",
+    "from lightning_app.testing import LightningTestApp\nclass App(LightningTestApp): pass\nApp(None)": "LightningTestApp",
+    "from lightning_app.core.queues import MultiProcessQueue; MultiProcessQueue.put": "attributes, Payload and Drive",
+    "from lightning_app.cli.lightning_cli import main; main()": "`pod run APP.py`",
+}
+
+
+def test_what_is_not_built_says_so_when_it_is_used():
+    code = f"""
+for use in {list(USES)!r}:
+    try: exec(use, {{"__name__": "program"}})
+    except Exception as e: print(type(e).__name__, e)
+    else: print("nothing was said by", use)
+"""
+    said = python(PRELUDE + code).splitlines()
+    assert [line.startswith("NotBuilt lightning_app.") for line in said] == [True] * len(USES), said
+    assert [text in line for text, line in zip(USES.values(), said, strict=True)] == [True] * len(USES), said
 
 
 def test_a_module_that_is_not_there_is_not_found(with_lightning):
     assert "No module named" in python(
         PRELUDE
-        + "import importlib.util\nprint(importlib.util.find_spec('lightning_app.nothing'))\ntry: import lightning.app.cli\nexcept ModuleNotFoundError as e: print(e)",
+        + "import importlib.util\nprint(importlib.util.find_spec('lightning_app.nothing'))\ntry: import lightning.app.nothing_of_the_kind\nexcept ModuleNotFoundError as e: print(e)",
         **with_lightning["env"],
     )
 
 
-def test_old_names_bring_no_torch():
-    assert (
-        python(
-            PRELUDE
-            + "import lightning_app, lightning_app.components.python, sys; lightning_app.LightningApp; print('torch' in sys.modules)"
-        )
-        == "False\n"
-    )
+FORMS = {  # a program's first lines -> whether they need the real Lightning
+    "import lightning_app, lightning_app.components.python; lightning_app.LightningApp": False,
+    "import lightning.app as L; L.LightningFlow": False,
+    "from lightning.app.components import TracerPythonScript, PopenPythonScript, MultiNode": False,
+    "from lightning.app.storage import Drive, Path, Payload; from lightning.app.structures import Dict": False,
+    "import lightning as L; L.LightningFlow, L.LightningWork, L.CloudCompute, L.app, L.app.storage.Drive": False,
+    "from lightning import LightningApp, LightningFlow, LightningWork": False,
+    "import importlib.util; importlib.util.find_spec('lightning').origin; import lightning; lightning.__file__": False,
+    "import lightning as L; L.Trainer": True,
+    "import lightning; lightning.__version__": True,
+    "from lightning import LightningFlow, Trainer": True,
+    "from lightning import *; Trainer": True,
+    "import lightning.app; from lightning.pytorch import Trainer": True,
+    "import lightning.pytorch": True,
+}
+
+
+@pytest.mark.parametrize("there", ["with_lightning", "without_lightning"])
+def test_the_real_lightning_is_executed_when_a_name_of_its_own_is_asked_for(request, there):
+    how = request.getfixturevalue(there)
+    code = f"""
+import os, sys
+real = {"lightning" if there == "with_lightning" else "torch"!r}
+def executed(): return "__all__" in vars(sys.modules.get("lightning", object)) if real == "lightning" else "torch" in sys.modules
+for form, needs in {FORMS!r}.items():
+    if real == "torch" and ("__version__" in form or "*" in form or "__file__" in form): continue
+    if not (pid := os.fork()):
+        exec(form, {{}})
+        os._exit(0 if executed() == needs else 1)
+    if os.waitpid(pid, 0)[1]: print("executed or not, which is wrong:", form)
+"""
+    assert python(PRELUDE + code, *how["options"], **how["env"]) == ""
+
+
+def test_a_lightning_that_fails_to_import_says_why_each_time(tmp_path):
+    (tmp_path / "lightning").mkdir()
+    (tmp_path / "lightning" / "__init__.py").write_text("raise ImportError('its torch is missing')\n")
+    code = """
+import lightning as L
+L.LightningFlow
+for _ in range(2):
+    try: L.Trainer
+    except ImportError as e: print(e)
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    assert python(PRELUDE + code, PYTHONPATH=path) == "its torch is missing\n" * 2
+
+
+def test_an_app_of_old_names_brings_no_torch_into_its_processes(workspace, pod):
+    (workspace / "app.py").write_text("""
+import sys
+import lightning.app as L
+from lightning.app.utilities.app_helpers import _collect_child_process_pids
+class W(L.LightningWork):
+    def run(self): print("IN THE WORK", "torch" in sys.modules)
+class R(L.LightningFlow):
+    def __init__(self):
+        super().__init__()
+        self.w = W()
+    def run(self):
+        self.w.run()
+        print("IN THE APP", "torch" in sys.modules)
+        self.stop()
+app = L.LightningApp(R())
+""")
+    out = pod("run", "app.py", timeout=120).stdout
+    assert "IN THE WORK False" in out and "IN THE APP False" in out
 
 
 # ---- Lightning itself
@@ -269,7 +354,7 @@ def test_with_lightning_it_is_whole_and_has_the_app_s_names(with_lightning):
         + """
 import lightning as L, lightning.pytorch, lightning.app
 assert L.Trainer.real and L.__version__ == "2.6.0" and lightning.pytorch.Trainer is L.Trainer and "/lightning/__init__.py" in L.__file__
-assert L.LightningFlow is L.app.LightningFlow and L.app.__spec__.loader.__class__.__name__ == "_Finder"
+assert L.LightningFlow is L.app.LightningFlow and L.app.__spec__.loader.__class__.__name__ == "OldNames"
 print("whole")
 """
     )

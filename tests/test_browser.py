@@ -1,15 +1,15 @@
 """The workbench as a person uses it: a real server, a real browser, a kernel that is killed."""
 
 import math
-import re
 import shutil
 import signal
 import socket
+import threading
 import time
 
-import psutil
 import pytest
 from conftest import wait_for
+from workbench import Bench
 
 from lightning_pod.train.runs import list_runs
 
@@ -27,26 +27,6 @@ def browser():
         b = p.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield b
         b.close()
-
-
-class Bench:
-    """A running workbench: its process, its address, its kernels."""
-
-    def __init__(self, pod, *args):
-        self.process = pod.start("up", "--no-browser", "--port", "0", *args)
-        line = self.process.stdout.readline()
-        assert (m := re.search(r"http://127\.0\.0\.1:(\d+)/", line)), f"{line}\n{self.process.stderr.read()}"
-        self.url, self.port, self.ended = m[0], int(m[1]), False
-
-    def kernels(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]
-
-    def end(self, number=signal.SIGINT) -> tuple[int, str]:
-        self.ended = True  # an open page may now miss its server
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out + err
 
 
 @pytest.fixture
@@ -202,6 +182,98 @@ def test_a_study_is_started_watched_and_steered_on_the_page(page, bench):
     from lightning_pod.train.tune import load_study
 
     assert sum(load_study().counts().values()) == 3 and load_study().best_run.status == "done"
+
+
+FOREIGN = """<!doctype html><title>elsewhere</title>
+<img src="{url}"><iframe src="{url}"></iframe><script src="{url}"></script><a href="{url}">link</a>
+<form method="post" action="{url}" target="other"></form><iframe name="other"></iframe>
+<script>
+  document.forms[0].submit();
+  const s = new WebSocket("{url}x".replace("http", "ws"));
+  const tries = [
+    fetch("{url}").then(() => "read", () => "error"),
+    fetch("{url}", {{mode: "no-cors"}}).then(() => "sent"),
+    new Promise(found => s.onerror = s.onopen = e => found(e.type)),
+  ];
+  onload = () => Promise.all(tries).then(found => document.title = found.join(" "));
+</script>"""
+
+
+@pytest.fixture
+def elsewhere():
+    """A function: the address of a page of another site, which asks for `url` in every way that a page has."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Page(BaseHTTPRequestHandler):
+        text = ""
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(self.text.encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def at(url: str) -> str:
+        Page.text = FOREIGN.format(url=url)
+        return f"http://localhost:{server.server_port}/"
+
+    yield at
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_page_of_another_site_starts_nothing_here(browser, bench, elsewhere):
+    context = browser.new_context()
+    p = context.new_page()
+    p.goto(elsewhere(bench.url))
+    p.wait_for_function("document.title != 'elsewhere'", timeout=SLOW_MS)
+    assert p.title() == "error sent error"
+    assert not bench.kernels()
+    # its link opens a window only after a click that is made here
+    p.click("text=link")
+    p.wait_for_selector("text=Another page has brought you here", timeout=SLOW_MS)
+    assert not bench.kernels()
+    p.click("text=Open it")
+    p.wait_for_selector(".pod-start", timeout=SLOW_MS)
+    assert len(bench.kernels()) == 1
+    context.close()
+
+
+def test_where_others_can_reach_it_a_workbench_asks_for_its_token(browser, pod, elsewhere):
+    bench = Bench(pod, "--host", "0.0.0.0", "--base-url", "/pod/")
+    context = browser.new_context()
+    p = context.new_page()
+    p.set_default_timeout(SLOW_MS)
+    p.goto(bench.url)
+    for token, then in (("not-the-right-token", "text=That is not this server"), (bench.token, ".pod-chart")):
+        p.get_by_label("Token").fill(token)
+        p.get_by_role("button", name="Sign in").click()
+        p.wait_for_selector(then)
+    assert p.url == bench.url and bench.token not in p.content()
+    # a page of another site can't use the cookie, and a stranger has none
+    p.goto(elsewhere(bench.url))
+    p.wait_for_function("document.title != 'elsewhere'")
+    p.click("text=link")
+    p.wait_for_selector("text=Signed in already")
+    p.click("text=Go on")
+    p.wait_for_selector(".pod-chart")
+    other = browser.new_context().new_page()
+    other.goto(bench.url)
+    assert other.get_by_label("Token").count() == 1 and other.locator(".pod").count() == 0
+    # the address that was printed signs in at once, from anywhere
+    other.goto(elsewhere(f"{bench.url}?token={bench.token}"))
+    other.click("text=link")
+    other.wait_for_selector(".pod-chart", timeout=SLOW_MS)
+    assert other.url == bench.url
+    other.context.close()
+    context.close()
+    bench.end()
 
 
 def test_a_killed_kernel_loses_nothing(page, bench):

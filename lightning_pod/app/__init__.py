@@ -6,8 +6,8 @@ _MODULES = {
     "drive": "Drive Path Payload",
     "work": "BuildConfig CloudCompute Work",
     "flow": "App Flow StaticWebFrontend StreamlitFrontend VoilaFrontend",
-    "script": "BashWork LightningTrainerMultiNode MultiNode PopenPythonScript PythonServer ServeGradio ServeStreamlit "
-    "Tracer TracerPythonScript",
+    "script": "BashWork FabricMultiNode LightningTrainerMultiNode MultiNode PopenPythonScript PyTorchSpawnMultiNode "
+    "PythonServer ServeGradio ServeStreamlit Tracer TracerPythonScript",
     "local": "Harness",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from .state import ADOPT, ROLE, TYPES, Component, StateError
 from ..core.config import PodError, replacing, workspace, write_json
+from ..core.trust import Untrusted, sign, signed
 
 # %% ../../nbs/app/41_drive.ipynb #1140c2e5
 SETTLE_S = 5.0  # how long a file and its sum may disagree while the file is put again
@@ -279,6 +280,7 @@ class Payload:
         path = pathlib.Path(Payload.folder or "", f"{self.sha256}.pickle")
         if Payload.folder is None or not path.exists(): raise PodError(f"this Payload of {self.origin_name} isn't one of this app's: it is only read inside of the app that wrote it")
         if _sum_of(path) != self.sha256: raise PodError(f"the Payload {path.name} of {self.origin_name} was changed after it was written: it isn't read")
+        if not signed(path, self.sha256): raise Untrusted(path)
         return str(path)
 
     def _keep(self, origin: str):
@@ -289,7 +291,9 @@ class Payload:
         try:
             self.save(self._value, str(part))
             self.origin_name, self.sha256 = origin, _sum_of(part)
-            os.replace(part, pathlib.Path(Payload.folder, f"{self.sha256}.pickle"))
+            kept = pathlib.Path(Payload.folder, f"{self.sha256}.pickle")
+            sign(kept, self.sha256)
+            os.replace(part, kept)
         finally: part.unlink(missing_ok=True)
 
     def to_dict(self) -> dict: return {"type": "__payload__", "origin_name": self.origin_name, "sha256": self.sha256}

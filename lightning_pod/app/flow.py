@@ -19,6 +19,7 @@ from .state import CONTAINERS, ROLE, STATE_LIMIT, CallPending, Component, Confli
 from .state import as_role, check_size, check_value, encode, exact, fingerprint, private
 from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts, dumps, loads
 from ..core.config import PodError, replacing
+from ..core.trust import seal, signed, unseal
 
 # %% ../../nbs/app/43_flow.ipynb #86322125
 _ALIASES = {"hourly": "0 * * * *", "daily": "0 0 * * *", "midnight": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *", "yearly": "0 0 1 1 *", "annually": "0 0 1 1 *"}
@@ -189,9 +190,16 @@ class Journal:
     def __init__(self, path: str | os.PathLike):
         self.path, self.state = pathlib.Path(path), {p: {} for p in self.PARTS}
         with contextlib.suppress(FileNotFoundError):
-            for line in self.path.read_bytes().split(b"\n"):
+            text = self.path.read_bytes()
+            for line in text.split(b"\n"):
                 with contextlib.suppress(ValueError): self._merge(json.loads(line))  # the last line of a killed app may be half
+            if signed(self.path, text): self._sign_again()
         self._rewrite()
+
+    def _sign_again(self):
+        "Of a journal that was trusted as a whole: sign each pickle in it."
+        for of in (*self.state["args"].values(), *self.state["children"].values()):
+            for key, text in of.items(): of[key] = seal(base64.b64decode(text.partition(".")[0]))
 
     def _merge(self, record: dict):
         for part, of in record.items():
@@ -292,8 +300,8 @@ class _Process:
     key: str | None = None  # of the call that it has
 
 # %% ../../nbs/app/43_flow.ipynb #e5afffba
-def _text(value) -> str: return base64.b64encode(dumps(value)).decode()
-def _from_text(text: str): return loads(base64.b64decode(text))
+def _text(value) -> str: return seal(dumps(value))
+def _from_text(text: str, where: str | os.PathLike): return loads(unseal(text, where))
 
 class _State:
     "The part of an App that owns the state: who is in it, what has changed, and what the journal has of it."
@@ -356,7 +364,7 @@ class _State:
             if key in ("latest_call_hash", "successes") or (stage := call["statuses"][-1]["stage"]) not in (Stage.PENDING, Stage.RUNNING, Stage.FAILED): continue
             if stage == Stage.FAILED and not c._raise_exception: continue
             if (args := self._saved["args"].get(c.name, {}).get(key)) is None: c._calls.pop(key); continue
-            c._args[key], call["attempt"] = _from_text(args), 1
+            c._args[key], call["attempt"] = _from_text(args, self.journal.path), 1
             self._stage(c, key, Stage.PENDING, "resume")
             c._todo.append(key)
 
@@ -366,7 +374,7 @@ class _State:
         for parent, children in self._saved["children"].items():
             holder = self.root
             for key in parent.split(".")[1:]: holder = dict(holder._children())[key]
-            for key, child in children.items(): holder._put(key, _from_text(child))
+            for key, child in children.items(): holder._put(key, _from_text(child, self.journal.path))
         self._restoring = False
 
     def _write_journal(self):

@@ -25,6 +25,7 @@ from .work import Runner, Work, after, dumps, loads
 from ..core import job as _jobs
 from ..core.config import PodError, read_json, workspace
 from ..core.job import Context, Job, JobStopped, find_job, jobs
+from ..core.trust import read_signed, trust as trust_job, write_signed
 
 # %% ../../nbs/app/45_local.ipynb #78bdb1eb
 LOG_LIMIT, LOGS_KEPT = 64 << 20, 3
@@ -171,7 +172,7 @@ def work_body(ctx: Context) -> dict:
     config, app = ctx.config, pathlib.Path(ctx.config["app"])
     if config.get("cpu"): os.environ.update(OMP_NUM_THREADS=str(max(1, round(config["cpu"]))))
     with ComponentLog(ctx.path / "log.txt", config["name"]).taking_output():
-        with open(ctx.path / "work.pickle", "rb") as f: head, work = pickle.load(f), f.read()
+        with io.BytesIO(read_signed(ctx.path / "work.pickle")) as f: head, work = pickle.load(f), f.read()
         sys.path[:] = head["sys_path"]
         if head["compat"]: import_module("lightning_pod.app.compat").install()
         if head["main"]: load_main(head["main"], "__mp_main__", head["argv"])
@@ -266,7 +267,7 @@ class LocalBackend(Backend):
             if job is None or job.status == "done":
                 job = Job.create(workspace().jobs, "work", "lightning_pod.app.local:work_body", {"name": work.name, "app": str(self.app.folder), "cpu": work.cloud_compute.cpu}, f"{work.name} of {self.app.folder.name}")
             self.jobs[work.name] = job
-            (job.path / "work.pickle").write_bytes(pickle.dumps(head) + data)
+            write_signed(job.path / "work.pickle", pickle.dumps(head) + data)
             self.kept[work.name, generation] = []
             job.start()
         process = _jobs._spawned[read_json(job.path / "spawned.json")["pid"]]
@@ -413,6 +414,7 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
 def run_app(file: str | os.PathLike,  # the program
             argv: list[str] | None = None,  # what it sees as its arguments
             *, resume: str | bool = False,  # an app's id, or True: the newest of this program
+            trust: bool = False,  # with `resume`: run what the app's folder holds, though somebody else made it
             detach: bool = False,  # return at once
             compat: bool = True,  # whether `lightning.app` and `lightning_app` are this package
             echo: bool = True,  # whether what it and its Works print is shown here too
@@ -421,6 +423,7 @@ def run_app(file: str | os.PathLike,  # the program
     file = os.path.abspath(file)
     if not resume and not os.path.isfile(file): raise PodError(f"there is no program {file!r}")
     job = _to_resume(file, resume) if resume else _new_job(file, argv or [], compat)
+    if resume and trust: trust_job(job)
     if detach: return job.resume() if resume else job.start()
     if resume: job._may_start()
     with _parent(job.path), contextlib.suppress(AppFailed): job.run(lambda ctx: app_body(ctx, echo), own_process=True)

@@ -6,14 +6,17 @@
 __all__ = ['LightningApp', 'AppStage', 'WorkFailureReasons', 'WorkStopReasons', 'CacheCallsKeys', 'make_status',
            'ExitAppException', 'LightningFlowException', 'Logger', 'is_running_in_cloud', 'is_overridden', 'requires',
            'set_trace', 'LightningPlugin', 'Code', 'Mount', 'HttpMethod', 'Get', 'Post', 'Put', 'Delete',
-           'MultiProcessRuntime', 'RuntimeType', 'load_app_from_file', 'dispatch', 'EmptyFlow', 'EmptyWork',
-           'run_work_isolated', 'PyTorchLightningScriptRunner', 'LightningTrainerScript']
+           'ClientCommand', 'AttributeDict', 'child_process_ids', 'is_port_in_use', 'MultiProcessRuntime',
+           'RuntimeType', 'load_app_from_file', 'dispatch', 'EmptyFlow', 'EmptyWork', 'run_work_isolated',
+           'PyTorchLightningScriptRunner', 'LightningTrainerScript']
 
 # %% ../../nbs/app/49_old.ipynb #9028b023
-import logging
+import logging, socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
+
+import psutil
 
 from .drive import Drive, Path
 from .flow import App, Flow, _End
@@ -78,6 +81,33 @@ class Get(HttpMethod): pass
 class Post(HttpMethod): pass
 class Put(HttpMethod): pass
 class Delete(HttpMethod): pass
+
+# %% ../../nbs/app/49_old.ipynb #98ed74c4
+class ClientCommand:
+    "A command of `configure_commands` with a `run` of its own, which calls the Flow's method by `invoke_handler`."
+    def __init__(self, method: Callable): self.method = method
+    def run(self, **kwargs): raise NotImplementedError(f"{type(self).__name__} has no run(…)")
+    def __call__(self, **kwargs): return self.run(**kwargs)
+    def invoke_handler(self, config: Any = None, **kwargs):
+        "Call the Flow's method with a config, or with arguments by name."
+        return self.method(**kwargs) if config is None else self.method(config, **kwargs)
+
+# %% ../../nbs/app/49_old.ipynb #d7ed3230
+class AttributeDict(dict):
+    "A dictionary whose keys are attributes too."
+    def __getattr__(self, name: str):
+        try: return self[name]
+        except KeyError: raise AttributeError(f"there is no {name!r}: there are {', '.join(map(str, self)) or 'no keys'}") from None
+    def __setattr__(self, name: str, value): self[name] = value
+
+def child_process_ids(pid: int) -> list[int]:
+    "The processes that one has started, and those that these have."
+    try: return [p.pid for p in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess: return []
+
+def is_port_in_use(host: str, port: int) -> bool:
+    "Whether somebody listens there."
+    with socket.socket() as s: return s.connect_ex((host, port)) == 0
 
 # %% ../../nbs/app/49_old.ipynb #88e8dc0f
 class MultiProcessRuntime:

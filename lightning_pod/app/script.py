@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ScriptFailed', 'run_script', 'watch_trainers', 'run_process', 'report_to_parent', 'command_of', 'Tracer',
-           'TracerPythonScript', 'PopenPythonScript', 'BashWork', 'MultiNode', 'LightningTrainerMultiNode',
-           'PythonServer', 'ServeGradio', 'ServeStreamlit', 'render_page']
+           'TracerPythonScript', 'PopenPythonScript', 'BashWork', 'MultiNode', 'made_with', 'LightningTrainerMultiNode',
+           'FabricMultiNode', 'PyTorchSpawnMultiNode', 'PythonServer', 'ServeGradio', 'ServeStreamlit', 'render_page']
 
 # %% ../../nbs/app/44_script.ipynb #be2c9936
 import asyncio, atexit, contextlib, functools, importlib, importlib.abc, importlib.util, inspect, json, os, pathlib, shlex, signal, subprocess, sys, threading, time, traceback
@@ -18,6 +18,7 @@ from .flow import Flow
 from .state import List
 from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest, dumps, loads
 from ..core.config import PodError, asset, optional
+from ..core.trust import read_signed, write_signed
 
 # %% ../../nbs/app/44_script.ipynb #97eef467
 class ScriptFailed(RuntimeError):
@@ -395,19 +396,77 @@ class MultiNode(Flow):
             w.run(main_address=self.ws[0].internal_ip or "127.0.0.1", main_port=self.ws[0].port, num_nodes=len(self.ws), node_rank=rank)
             if w.has_succeeded: w.stop()
 
-class LightningTrainerMultiNode(MultiNode):
-    "Nodes whose `run()` trains with Lightning's Trainer, together."
-    def __init__(self, work_cls: type[Work], cloud_compute: CloudCompute | None = None, num_nodes: int = 1, *work_args, **work_kwargs):
-        super().__init__(type(work_cls)(work_cls.__name__, (_TrainerNode, work_cls), {}), num_nodes, cloud_compute, *work_args, **work_kwargs)
+# %% ../../nbs/app/44_script.ipynb #7a9f0ebf
+_FABRICS = ("lightning_fabric.fabric", "lightning.fabric.fabric")
 
-class _TrainerNode:
+def _of_node(main_address: str, main_port: int, num_nodes: int, node_rank: int) -> dict[str, str]:
+    "The environment of one node of several, with one process each, as torch's elastic launcher would set it."
+    rank, n = str(node_rank), str(num_nodes)
+    return dict(MASTER_ADDR=main_address, MASTER_PORT=str(main_port), GROUP_RANK=rank, NODE_RANK=rank, RANK=rank, LOCAL_RANK="0",
+                WORLD_SIZE=n, LOCAL_WORLD_SIZE="1", TORCHELASTIC_RUN_ID="1")
+
+@contextlib.contextmanager
+def made_with(modules: tuple[str, ...],  # where the class stands, by each of its names
+              cls: str,  # "Trainer"
+              **arguments):  # what its __init__ is given, whatever the caller says
+    "Within, each object of a class is made with some arguments, also where its module is imported only then."
+    patched = []
+    def patch(module: ModuleType):
+        made, init = getattr(module, cls), getattr(module, cls).__init__
+        @functools.wraps(init)
+        def __init__(self, *args, **kwargs): init(self, *args, **{**kwargs, **arguments})
+        made.__init__ = __init__
+        patched.append((made, init))
+    for name in modules:
+        if name in sys.modules: patch(sys.modules[name])
+    finder = _AfterImport(tuple(n for n in modules if n not in sys.modules), patch)
+    sys.meta_path.insert(0, finder)
+    try: yield
+    finally:
+        sys.meta_path.remove(finder)
+        for made, init in patched: made.__init__ = init
+
+# %% ../../nbs/app/44_script.ipynb #25f85c93
+class _Node:
     "Before a Work's class: its `run()` is called as one node of several."
+    _makes = ((), "", {})  # modules, class, further arguments
     def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
-        rank, n = str(node_rank), str(num_nodes)
-        os.environ.update(MASTER_ADDR=main_address, MASTER_PORT=str(main_port), GROUP_RANK=rank, NODE_RANK=rank, RANK=rank, LOCAL_RANK="0", WORLD_SIZE=n, LOCAL_WORLD_SIZE="1", TORCHELASTIC_RUN_ID="1")
-        pl, tracer = optional("pytorch_lightning", "pytorch-lightning", "to train on several nodes"), Tracer()
-        tracer.add_traced(pl.Trainer, "__init__", pre_fn=lambda trainer, *a, **k: ({}, a, {**k, "devices": 1, "num_nodes": num_nodes}))
-        with tracer.wrapped(): return super().run()
+        os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
+        modules, cls, more = self._makes
+        with made_with(modules, cls, devices=1, num_nodes=num_nodes, **more): return super().run()
+
+class _TrainerNode(_Node): _makes = _TRAINERS, "Trainer", {}
+class _FabricNode(_Node): _makes = _FABRICS, "Fabric", {}
+
+class _SpawnNode:
+    "Before a Work's class: its `run()` stands in a process group of torch and is told its place."
+    def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
+        torch = optional("torch", "torch", "for several nodes")
+        os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, rank=node_rank, world_size=num_nodes)
+        try: return super().run(world_size=num_nodes, node_rank=node_rank, global_rank=node_rank, local_rank=0)
+        finally: torch.distributed.destroy_process_group()
+
+# %% ../../nbs/app/44_script.ipynb #2811752c
+class _NodesOf(MultiNode):
+    "Nodes that a class of ours stands before."
+    _before: type
+    def __init__(self, work_cls: type[Work], cloud_compute: CloudCompute | None = None, num_nodes: int = 1, *work_args, **work_kwargs):
+        node = type(work_cls)(work_cls.__name__, (self._before, work_cls), {})
+        super().__init__(node, num_nodes, cloud_compute, *work_args, **work_kwargs)
+
+class LightningTrainerMultiNode(_NodesOf):
+    "Nodes whose `run()` trains with Lightning's Trainer, together."
+    _before = _TrainerNode
+
+class FabricMultiNode(_NodesOf):
+    "Nodes whose `run()` trains with Lightning's Fabric, together."
+    _before = _FabricNode
+
+class PyTorchSpawnMultiNode(_NodesOf):
+    "Nodes whose `run(world_size, node_rank, global_rank, local_rank)` trains with torch alone, one process each: as many nodes as GPUs."
+    _before = _SpawnNode
 
 # %% ../../nbs/app/44_script.ipynb #f047ba2f
 _TYPES = {"Text": ("text", str), "Image": ("image", str), "Category": ("category", int), "Number": ("prediction", int), "_Input": ("payload", str), "_Output": ("prediction", str)}
@@ -500,7 +559,7 @@ class ServeStreamlit(_Page):
     def run(self):
         page = pathlib.Path(Payload.folder or ".").absolute().parent / f"{self.name}.streamlit.py"
         pickled = page.with_suffix(".pickle")
-        pickled.write_bytes(dumps(self))
+        write_signed(pickled, dumps(self))
         page.write_text(f"from lightning_pod.app.script import render_page\nrender_page({str(pickled)!r}, {sys.path!r}, {getattr(sys.modules['__main__'], '__file__', None)!r})\n", encoding="utf-8")
         self.ready = True
         code = run_process([sys.executable, "-m", "streamlit", "run", str(page), "--server.address", self.host, "--server.port", str(self.port), "--server.headless", "true", "--browser.gatherUsageStats", "false"])
@@ -513,7 +572,7 @@ def render_page(pickled: str, path: list[str], main: str | None):
     if "_work" not in streamlit.session_state:
         before = sys.modules["__main__"]
         if main: importlib.import_module("lightning_pod.app.local").load_main(main, "__mp_main__")
-        try: work = loads(pathlib.Path(pickled).read_bytes())
+        try: work = loads(read_signed(pickled))
         finally: sys.modules["__main__"] = before
         work._model = streamlit.cache_resource(_built, show_spinner=False)(pickled, work)  # once for all visitors
         streamlit.session_state["_work"] = work

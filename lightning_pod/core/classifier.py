@@ -6,14 +6,17 @@
 __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'orthogonal', 'Muon', 'kernels', 'MovingAverage', 'Classifier', 'configure_model',
            'views', 'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
            'configure_optimizers', 'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder',
-           'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch']
+           'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a',
+           'belonging', 'quiet']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
-import copy, math, os, pickle
+import copy, importlib, logging, math, os, pickle, types, warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
@@ -267,10 +270,11 @@ def read_encoder(source) -> tuple[str | None, dict[str, Tensor], str, tuple | No
 def read_checkpoint(file: str | os.PathLike) -> dict:
     "A checkpoint, read without running code that it may hold."
     try: return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise PodError(
-            f"'{file}' holds more than weights and numbers: leave objects out with save_hyperparameters(ignore=[…]) ({str(e).splitlines()[0]})"
-        ) from e
+    except pickle.UnpicklingError: pass
+    except (RuntimeError, EOFError) as e: raise PodError(f"'{file}' can't be read: it is damaged, or no checkpoint") from e
+    try: held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except ValueError: held = "a pickle"
+    raise PodError(f"'{file}' holds more than weights and numbers ({held}), which could run anything when it is read: leave objects out with save_hyperparameters(ignore=[…])")
 
 # %% ../../nbs/core/08_classifier.ipynb #d74a6b64
 def from_pretrained(cls, source,  # a net's name, a run or its id, a checkpoint, a file of weights
@@ -340,3 +344,37 @@ def first_batch(trainer):
         else trainer.fit_loop._data_source.dataloader()
     )
     return next(iter(loader))
+
+# %% ../../nbs/core/08_classifier.ipynb #98c30b59
+def framework(model) -> types.ModuleType:
+    "The package whose Trainer can train `model`: pytorch_lightning or lightning.pytorch."
+    theirs = any(c.__module__.startswith("lightning.pytorch") for c in type(model).__mro__)
+    return importlib.import_module("lightning.pytorch") if theirs else pl
+
+def is_a(thing, name: str) -> bool:
+    "Whether `thing` is a LightningModule or LightningDataModule, of either package."
+    return any(c.__name__ == name and c.__module__.partition(".")[0] in ("pytorch_lightning", "lightning") for c in type(thing).__mro__)
+
+def belonging(data, lightning: types.ModuleType):
+    "`data`, as a DataModule of that package too."
+    if not isinstance(data, lightning.LightningDataModule):
+        data.__class__ = type(type(data).__name__, (type(data), lightning.LightningDataModule), {"__module__": type(data).__module__})
+    return data
+
+# %% ../../nbs/core/08_classifier.ipynb #163876c7
+@contextmanager
+def quiet():
+    "Lightning's notices (no GPU, a tip, many workers would be nice) kept out of the user's sight."
+    parts = ("", ".utilities.rank_zero", ".utilities.seed", ".pytorch", ".fabric", ".pytorch.utilities.rank_zero", ".fabric.utilities.rank_zero")
+    names = [package + part for package in ("pytorch_lightning", "lightning_fabric", "lightning") for part in parts]
+    were = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
+    for log, _ in were: log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch\.jit|aim)\b.*")
+        warnings.filterwarnings(
+            "ignore",
+            message=r".*(does not have many workers|smaller than the logging interval|weights_only|LeafSpec|isinstance\(treespec).*",
+        )
+        try: yield
+        finally:
+            for log, level in were: log.setLevel(level)

@@ -167,6 +167,19 @@ class ImageData(LightningDataModule):
     def classes(self) -> list[str]: return self.setup().items.classes
     @property
     def channels(self) -> int: return self.setup().spec.channels
+    @property
+    def remarks(self) -> list[str]:
+        "What has to be said about the source and its splits: whole sentences."
+        return self.setup().items.remarks
+
+    def __repr__(self) -> str:
+        "What it holds, in a line, and the remarks below it; loads nothing."
+        if self.items is None: return f"ImageData({self.name!r}): not loaded yet; .setup() loads it"
+        parts = ", ".join(f"{len(i):,} {s}" for s, i in self.parts.items())
+        what = f"{self.spec.height}×{self.spec.width} {'grey' if self.spec.channels == 1 else 'RGB'}"
+        return "\n".join([f"ImageData({self.name!r}): {len(self.items):,} images ({parts}), {len(self.classes):,} classes, {what}", *self.remarks])
+
+    __str__ = __repr__  # Lightning's would walk through the loaders
 
     def stats(self) -> tuple[list[float], list[float]]:
         "Mean and standard deviation of each channel over the training images, in 0..1."
@@ -258,7 +271,7 @@ def _auto_batch(n: int) -> int:
     "The power of two up to 256 that makes at least 20 batches of `n` samples, but no batch smaller than 16."
     return min(256, max(16, 1 << max(0, (n // 20).bit_length() - 1)))
 
-# %% ../../nbs/core/06_data.ipynb #d4dc7b65
+# %% ../../nbs/core/06_data.ipynb #29eb333c
 def _png(image: np.ndarray, scale: int = 1) -> str:
     "An image as a data URL."
     from PIL import Image
@@ -282,9 +295,10 @@ def _repr_html_(self) -> str:
         for c in [np.bincount(items.labels[i], minlength=len(items.classes))]
     )
     left = f", {len(self.left_out)} damaged files left out" if self.left_out else ""
+    said = "".join(f'<p style="color:#a86600">{html.escape(text)}</p>' for text in self.remarks)
     return (
         f"<b>{html.escape(self.name)}</b>: {len(items):,} images, {len(items.classes)} classes, {self.spec.height}×{self.spec.width} "
-        f"{'grey' if self.spec.channels == 1 else 'RGB'}{left}<table><tr><th>split</th><th>images</th><th>per class</th></tr>{rows}</table><table><tr>{pics}</tr></table>"
+        f"{'grey' if self.spec.channels == 1 else 'RGB'}{left}<table><tr><th>split</th><th>images</th><th>per class</th></tr>{rows}</table><table><tr>{pics}</tr></table>{said}"
     )
 
 ImageData._repr_html_ = _repr_html_

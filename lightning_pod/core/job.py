@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVENT_FIELDS', 'NUMBERS', 'OPTIONAL', 'LONGEST', 'SETTLED', 'ENDED', 'STATES', 'HEARTBEAT_S', 'DEAD_AFTER_S', 'MOST',
-           'STATUS_FIELDS', 'Lease', 'EventWriter', 'end_of_lines', 'last_lines', 'is_number', 'is_text', 'is_names',
-           'is_mapping', 'event_of', 'EventReader', 'newest_events', 'damaged_end', 'state_of', 'is_whole', 'is_time',
-           'is_yes_or_no', 'status_fault', 'JobView', 'process_lives', 'this_process', 'new_id', 'sweep', 'Job',
-           'JobStopped', 'Context', 'run_folder', 'job_folders', 'jobs', 'find_job', 'count_body', 'stubborn_body']
+           'STATUS_FIELDS', 'TRUST', 'Lease', 'EventWriter', 'end_of_lines', 'last_lines', 'is_number', 'is_text',
+           'is_names', 'is_mapping', 'event_of', 'EventReader', 'newest_events', 'damaged_end', 'state_of', 'is_whole',
+           'is_time', 'is_yes_or_no', 'status_fault', 'JobView', 'process_lives', 'this_process', 'new_id', 'sweep',
+           'Job', 'JobStopped', 'Context', 'run_folder', 'job_folders', 'jobs', 'find_job', 'count_body',
+           'stubborn_body']
 
 # %% ../../nbs/core/02_job.ipynb #6645c86e
 import contextlib, fcntl, json, math, os, re, secrets, shutil, signal, socket, struct, subprocess, sys, threading, time, traceback
@@ -398,6 +399,10 @@ def _process_alive(pid: int, born: float | None = None) -> bool:
     return False
 
 # %% ../../nbs/core/02_job.ipynb #4cc79d5c
+TRUST = "lightning_pod.core.trust"  # imported when it is asked for
+
+def _trust(): return import_module(TRUST)
+
 def new_id() -> str:
     "A name that sorts by time and is easy to type the beginning of: 20261121-211503-x7f3."
     return datetime.now().strftime("%Y%m%d-%H%M%S-") + "".join(
@@ -437,6 +442,7 @@ class Job(JobView):
             draft.mkdir(parents=True)
             write_text(draft / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
             write_json(draft / "status.json", status)
+            _trust().sign_job(draft, body)
             draft.rename(folder / id)
         except BaseException as e:
             shutil.rmtree(draft, ignore_errors=True)
@@ -486,15 +492,20 @@ class Job(JobView):
         if state in ("starting", "running", "stopping"):
             raise PodError(f"{self.id} is {state} already")
         if state == "done": raise PodError(f"{self.id} is done: there is nothing to go on with")
+        _trust().check_job(self)
 
-    def resume(self) -> "Job":
+    def resume(self, trust: bool = False,  # run what its folder holds, though somebody else wrote it
+              ) -> "Job":
         "Start a Job again that was stopped, failed or died; it goes on where it was. One that was never started begins."
+        if trust: _trust().trust(self)
         return self.start()
 
     def run(self, body: Callable | None = None,  # default: the one named in `status.json`
             own_process: bool = False,  # whether this process is there for this Job alone
            ):  # what the body returned
         "Run the body here and now. What it raises is raised, after the status has been written."
+        if self.damage: raise PodError(f"{self.id} is damaged, so it can't be run: {self.damage}")
+        _trust().check_job(self)
         with Context(self, own_process) as ctx:
             module, _, name = (self.info.get("body") or "").partition(":")
             result = (body or getattr(import_module(module), name))(ctx)

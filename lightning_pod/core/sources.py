@@ -10,10 +10,10 @@ __all__ = ['SPLITS', 'TORCHVISION', 'NAMES', 'IMAGE_SUFFIXES', 'ARCHIVE_SUFFIXES
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
 import contextlib, functools, gzip, hashlib, inspect, io, lzma, os, posixpath, re, shutil, sys, tarfile, tempfile
-import threading, time, warnings, zipfile, zlib
+import threading, time, zipfile, zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -93,11 +93,12 @@ class Items:
     glyphs: bool = False  # drawings of signs, which may not be mirrored
     hashes: list[str] | None = None  # SHA-256 of each image's bytes, filled when they are read
     version: str | None = None  # of a stored data set
+    remarks: list[str] = field(default_factory=list)  # whole sentences about the source that its user has to hear
 
     def __len__(self) -> int: return len(self.labels)
 
     def __post_init__(self):
-        self.labels = np.asarray(self.labels, dtype=np.int64)
+        self.labels, self.remarks = np.asarray(self.labels, dtype=np.int64), list(self.remarks)
         if len(self.classes) < 2:
             raise PodError(f"{self.name} has {len(self.classes)} class{'' if len(self.classes) == 1 else 'es'}"
                            f"{' (' + self.classes[0] + ')' if self.classes else ''}: a classifier needs at least 2")
@@ -368,7 +369,7 @@ def _some(items: Sequence, most: int = 10) -> str:
 # %% ../../nbs/core/03_sources.ipynb #d6a0d1f1
 def _class_folders(paths: Iterable[str],  # of images, relative, with "/" between their parts
                    where: str,  # what to call the place in an error
-                  ) -> tuple[list[str], list[str], list[str] | None]:  # of each labelled image: path, class, and split if they are given
+                  ) -> tuple[list[str], list[str], list[str] | None, list[str]]:  # of each labelled image: path, class, and split if they are given; remarks
     "What the folders that images lie in say of them. Raises `PodError` for a layout that isn't clear."
     rows, top = sorted(p.split("/") for p in paths), 0
     deep = min(map(len, rows), default=0)
@@ -384,15 +385,17 @@ def _class_folders(paths: Iterable[str],  # of images, relative, with "/" betwee
     if not good:
         also = f" ({len(loose)} images lie in it directly, so their classes aren't known)" if loose else ""
         raise PodError(f"no images under '{where}'{also}: {_EXPECTED}")
-    if loose: warnings.warn(f"'{where}': {len(loose):,} images lie in no class folder and are left out: {_some(loose, 3)}", stacklevel=3)
-    return ["/".join(r) for r in good], [r[at] for r in good], [_SPLIT_NAMES[r[top].lower()] for r in good] if given else None
+    lie = "images lie" if len(loose) > 1 else "image lies"
+    remarks = [f"'{where}': {len(loose):,} {lie} in no class folder and {'are' if len(loose) > 1 else 'is'} left out: {_some(loose, 3)}"] if loose else []
+    split = [_SPLIT_NAMES[r[top].lower()] for r in good] if given else None
+    return ["/".join(r) for r in good], [r[at] for r in good], split, remarks
 
 def _of_folders(name: str, paths: Iterable[str], where: str, files: Files, keys: dict[str, str] | None = None) -> Items:
     "The images of class folders, which `files` read; `keys` has the key of a path where that is another."
-    paths, names, split = _class_folders(paths, where)
+    paths, names, split, remarks = _class_folders(paths, where)
     number = {c: i for i, c in enumerate(sorted(set(names)))}
     return Items(name, list(number), np.array([number[c] for c in names]), keys=[keys[p] for p in paths] if keys else paths,
-                 files=files, split=None if split is None else np.array(split))
+                 files=files, split=None if split is None else np.array(split), remarks=remarks)
 
 # %% ../../nbs/core/03_sources.ipynb #e580a5f3
 def _listing(folder: str, above: frozenset = frozenset(), prefix: str = "") -> list[str]:

@@ -119,17 +119,18 @@ class RunView(w.VBox):
     def __init__(self):
         self.run, self.status = None, ""
         self.head, self.bar, self.curves, self.log_view = w.HTML(), w.HTML(), Curves(charts=run_charts([]), layout={"flex": "0 0 auto", "overflow": "visible"}), w.HTML()
+        self.warned = w.HTML()
         note = hint(
             "train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run"
         )
         super().__init__(
-            [self.head, self.bar, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
+            [self.head, self.bar, self.warned, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
         )
         self.show(None)
 
     def show(self, run: Run | None):
         "Look at another run, from its beginning."
-        self.run, self.history, self._drawn, self._log_size = run, History(), None, -1
+        self.run, self.history, self._drawn, self._log_size, self.warned.value = run, History(), None, -1, ""
         self.reader = EventReader(run.path / "events.jsonl") if run else None
         self.total = {"epochs": run.config["epochs"], "steps": 0} if run else {"epochs": 1, "steps": 0}
         if run is None:
@@ -157,7 +158,12 @@ class RunView(w.VBox):
             self.curves.charts = run_charts(
                 self.history.rows, self.history.points, self.total["steps"], self.total["epochs"], self.history.system
             )
+        if any(e["kind"] == "message" for e in new): self._show_warnings()
         self._show_log()
+
+    def _show_warnings(self):
+        texts = dict.fromkeys(e["text"] for e in self.history.messages if e["level"] == "warning")
+        self.warned.value = "".join(f'<div class="pod-warning">{html.escape(t)}</div>' for t in texts)
 
     def _show_head(self, info: dict, p: dict):
         state, share = info["state"], p["done"] / max(1, p["total"]) if p else 0.0

@@ -398,6 +398,7 @@ def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", 
     items = resolve(data, store=store) if isinstance(data, str) and data.startswith("store:") else load(data, **of_source)
     n, part = len(items), max(len(items) // 10, 1)  # comparing takes about a tenth of the time
     splits, notes = _splits(items, valid, test, seed)
+    notes = [*items.remarks, *notes]
     rows, bad = look(items, lambda done, _: tell(done, n + part))
     x = _Facts(items, rows, bad, splits)
     if len(x.good) > _ALL_PAIRS: notes.append("near duplicates: so many images were compared in bands of their hash, which may miss some")

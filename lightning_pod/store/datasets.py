@@ -391,7 +391,7 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
          message: str | None = None, who: str | None = None,
          progress: Callable[[int, int], None] | None = None,  # called with done, total; may raise, to stop
          **of_source,  # root, download, classes: see `load`
-        ) -> tuple[Version, dict]:  # the new version; how many were added, changed, relabelled, …
+        ) -> tuple[Version, dict]:  # the new version; how many were added, changed, relabelled, …, and the source's remarks
     "Put the images of a source into a stored data set. Raises `PodError` that names every damaged image."
     if on_bad not in ("raise", "skip"): raise PodError(f"on_bad={on_bad!r}: expected 'raise' or 'skip'")
     check_name(name)
@@ -412,7 +412,7 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     finally: work.close()
     if bad and on_bad == "raise" or not found: raise damaged(items, bad)
     made, more = _record(target, items, keys, found, prune, who, message)
-    return made, {**counts, **more, "damaged": len(bad), "bad": bad}
+    return made, {**counts, **more, "damaged": len(bad), "bad": bad, "remarks": items.remarks}
 
 def _chunk(items: Items) -> int:
     "How many images to handle at once: 256, or fewer where they are large."
@@ -618,7 +618,7 @@ def push_body(ctx: Context) -> dict:
     try:
         v, counts = push(c.pop("source"), c.pop("name"), store=store, progress=_teller(ctx), **c)
     finally: store.close()
-    for text in counts.pop("bad"): ctx.message(text, level="warning")
+    for text in (*counts["remarks"], *counts.pop("bad")): ctx.message(text, level="warning")
     return {"version": v.ref, "hash": v.hash, "classes": len(v.classes), **counts}
 
 def pull_body(ctx: Context) -> dict:

@@ -24,7 +24,7 @@ from ..core.job import Context, Job
 from ..core.sources import NAMES, SPLITS, Items, load
 from ..store.datacheck import _cleaned, _stored
 from ..store.datasets import Store, StoredFiles, Version, _keys, check_name, read_changes
-from .devices import is_a
+from ..core.classifier import is_a
 from lightning_pod.train.figures import (
     Predictions, at_temperature, calibration, compare, confused, confusion, embedding_map, fit_temperature, headline, per_class, plot_map, plot_reliability, plot_thresholds, remarks, slices, suspects,
 )

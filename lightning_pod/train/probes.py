@@ -21,13 +21,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ..core.cache import chunks, memory_budget, parallel, processors, read_pixels
-from ..core.classifier import Classifier
+from ..core.classifier import Classifier, is_a
 from ..core.config import PodError, optional, read_json
 from ..core.data import ImageData, as_float
 from ..core.image import ImageError, ImageSpec
 from ..core.sources import SPLITS, Items, load
 from ..store.datasets import _keys
-from .devices import is_a
 from .fit import is_overridden_here
 from .runs import Run, load_run
 from .settings import OBJECT

@@ -77,7 +77,7 @@ class FitConfig:
             from lightning_pod.core.nets import check_net  # which brings in torch
             check_net(self.model)
         if self.pretrained not in (None, "default"): self.pretrained = _place_of(self.pretrained)
-        name = check_source(self.data)
+        name = None if self.data.endswith(OBJECT) else check_source(self.data)
         if self.data.startswith("store:"): self.data = name  # with its version, whatever is corrected meanwhile
         elif self.data not in NAMES and Path(self.data).expanduser().exists():
             self.data = str(Path(self.data).expanduser().absolute())

@@ -27,6 +27,7 @@ from ..core.cache import processors
 from ..core.config import PodError, Workspace, optional, unknown, workspace
 from ..core.job import ENDED, Context, Job, find_job, jobs
 from ..core.sources import NAMES, load
+from ..core.trust import check_job, read_signed, trust as trust_job, unpickle, write_signed
 from .progress import History, ProgressLine, duration
 from .runs import Run, better, start_fit
 from .settings import OBJECT, FitConfig
@@ -154,8 +155,8 @@ class FunctionSpace:
 
     def keep(self, folder: Path):
         "Put into the study's folder what is needed to find it again."
-        if "file" in self.told: (folder / "space.py").write_bytes(self.source)
-        elif "module" not in self.told: (folder / "space.pkl").write_bytes(self.source)
+        if "file" in self.told: write_signed(folder / "space.py", self.source)
+        elif "module" not in self.told: write_signed(folder / "space.pkl", self.source)
 
 def _function_space(given, folder: Path | None = None) -> FunctionSpace:
     "The space of a function, of its address, or of what a study's config tells of it."
@@ -166,7 +167,7 @@ def _function_space(given, folder: Path | None = None) -> FunctionSpace:
         given = {"function": name, "file": str(Path(place).expanduser().absolute())} if place.endswith(".py") else {"function": name, "module": place, "path": os.getcwd()}
     if "file" in given:
         file, home = Path(given["file"]), str(Path(given["file"]).parent)
-        source = (folder / "space.py").read_bytes() if folder else file.read_bytes() if file.is_file() else None
+        source = read_signed(folder / "space.py") if folder else file.read_bytes() if file.is_file() else None
         if source is None: raise PodError(f"space: there is no file '{file}'")
         names = {"__name__": f"space_{hashlib.sha256(source).hexdigest()[:8]}", "__file__": str(file)}
         with _importing(home): exec(compile(source, str(file), "exec"), names)
@@ -176,7 +177,7 @@ def _function_space(given, folder: Path | None = None) -> FunctionSpace:
             try: module = import_module(given["module"])
             except ImportError as e: raise PodError(f"space: the module {given['module']!r} can't be imported ({e}): give file.py:{given['function']}, or install it") from e
         return FunctionSpace(_callable(getattr(module, given["function"], None), given, [n for n, v in vars(module).items() if inspect.isfunction(v)]), given)
-    return FunctionSpace(cloudpickle.loads((folder / "space.pkl").read_bytes()), given)
+    return FunctionSpace(unpickle(folder / "space.pkl"), given)
 
 def _callable(f, given: dict, known: Sequence[str]) -> Callable:
     if not callable(f): raise unknown(f"function in {given.get('file') or given['module']}", given["function"], known)
@@ -459,16 +460,14 @@ def _die_with(parent: int):
     os.kill(os.getpid(), signal.SIGTERM)
 
 def _load(file: Path) -> dict:
-    if not file.exists(): return {}
-    import cloudpickle
-    return cloudpickle.loads(file.read_bytes())
+    return unpickle(file) if file.exists() else {}
 
 def _trial_body(ctx: Context, pipe: Connection, images: Images, given: dict, wanted: Sequence[str], hooks: list) -> dict:
     "A fit, with the study listening."
     import torch
 
     from lightning_pod.core.data import ImageData
-    from lightning_pod.train.devices import framework, is_a
+    from lightning_pod.core.classifier import framework, is_a
     from lightning_pod.train.fit import fit_body, make_model
     c = FitConfig(**ctx.config)
     given = {**given, **_load(ctx.path / "objects.pkl")}
@@ -641,7 +640,7 @@ def next_trial(self: Conductor) -> tuple[int, Run] | None:
     except PodError as e: return self.tell(number, "FAIL", why=str(e))
     run = Run.create(self.home.runs, "fit", "lightning_pod.train.fit:fit_body", config.to_dict(), config.describe())
     run._write(parent=str(self.ctx.path))
-    if objects: (run.path / "objects.pkl").write_bytes(objects)
+    if objects: write_signed(run.path / "objects.pkl", objects)
     run.tag(self.id)
     from optuna.exceptions import UpdateFinishedTrialError
     with self.clock(number), contextlib.suppress(UpdateFinishedTrialError):  # skipped meanwhile
@@ -1010,6 +1009,7 @@ def _row(self: Study, t) -> dict:
             "seconds": result.get("seconds"), "run": run.get("id"), "why": why}
 
 def _space(self: Study):
+    if "function" in self.config["space"]: check_job(self)  # looking for it imports and runs what the folder names
     if self._read_space is None: self._read_space = make_space(self.config["space"], self.path)
     return self._read_space
 
@@ -1150,6 +1150,7 @@ def _may_start(self: Study):
 def train_best(self: Study, epochs: int | None = None,  # default: three times as many
                trial: int | None = None,  # default: the best one
                background: bool = False,  # in a process of its own
+               trust: bool = False,  # read the objects of a study that somebody else made
                **changes) -> Run:  # of any setting of fit
     "Train the best trial's settings again, for longer. Raises `PodError` before a trial is finished."
     number = self.best_trial if trial is None else trial
@@ -1160,6 +1161,7 @@ def train_best(self: Study, epochs: int | None = None,  # default: three times a
     ws = workspace(self.path.parents[2])
     if background and any((folder / "objects.pkl").exists() for folder in (self.path, self.run_of(number).path)):
         raise PodError(f"study {self.id} was given objects (data, a model, a callback), which another process can't have: leave background out")
+    if trust: trust_job(self)
     given = {**_load(self.path / "objects.pkl"), **_load(self.run_of(number).path / "objects.pkl")}
     if background: return start_fit(c, ws)
     from lightning_pod.train.fit import fit
@@ -1343,6 +1345,7 @@ def tune(data="digits",  # as for `fit`
          threads: int | None = None,  # of each worker; default: its share of the cores
          title: str = "",  # a note to recognise the study by
          resume: "str | Study | None" = None,  # go on with this study
+         trust: bool = False,  # with `resume`: run what the study's folder holds, though somebody else made it
          background: bool = False,  # in a process of its own; return at once
          workspace_path: str | Path | None = None, progress: bool = True,
          own_process: bool = False,  # whether this process is there for this study alone
@@ -1351,6 +1354,7 @@ def tune(data="digits",  # as for `fit`
     "Look for the settings with which a fit ends best, here and now. Raises `PodError` for what can't be; a stop isn't an error: look at `study.status`."
     ws = workspace(workspace_path)
     if resume is not None:
+        if trust: trust_job(load_study(resume, ws))
         study = _to_go_on(resume, ws, space, {**dict(data=data, trials=trials, minutes=minutes, workers=workers, objective=objective, constraints=constraints, sampler=sampler, pruner=pruner, model=model, storage=storage, name=name,
                                                      threads=threads, title=title), **settings})
     else: study = _new_study(ws, data, model, settings, make_space(space), dict(trials=trials, minutes=minutes, workers=workers, objective=read_objectives(objective), constraints=read_constraints(constraints),
@@ -1427,7 +1431,7 @@ def _new_study(ws: Workspace, data, model, settings: dict, space, asked: dict, s
             (study.path / "storage.url").touch(0o600)
             (study.path / "storage.url").write_text(url, encoding="utf-8")
         for file, what in (("objects.pkl", objects), ("optuna.pkl", kept)):
-            if what: (study.path / file).write_bytes(_pickled(what))
+            if what: write_signed(study.path / file, _pickled(what))
         learns = isinstance(sampler, (str, dict)) and _named(sampler, "sampler", SAMPLERS)[0] in ("tpe", "gp", "cmaes")
         _in_storage(study, space, kept_in or open_storage(study.path), learns)
     except BaseException:
@@ -1476,8 +1480,7 @@ def _base(data, model, settings: dict, space) -> tuple[dict, dict]:
 def _searched_in_vain(data, model, names):
     "Raise `PodError` for settings that would change nothing, as the model or the data given are what they are."
     if not isinstance(model, str):
-        from lightning_pod.core.classifier import Classifier
-        from lightning_pod.train.devices import is_a
+        from lightning_pod.core.classifier import Classifier, is_a
         from lightning_pod.train.fit import OF_A_NET
         if is_a(model, "LightningModule") and not isinstance(model, Classifier) and (theirs := [n for n in names if n in OF_A_NET]):
             raise PodError(f"space: {type(model).__name__} decides {', '.join(theirs)} itself, so nothing would be searched. Give a function of the trial that builds it: "

@@ -1,0 +1,193 @@
+"""The guard before real servers: Voila's tornado, and uvicorn."""
+
+import asyncio
+import http.client
+import importlib.util
+import re
+import socket
+import threading
+
+import pytest
+from conftest import Pod, wait_for
+from workbench import Bench
+
+from lightning_pod.core.guard import GuardedASGI, line, make_guard, send_answer
+
+TOKEN = "correct-horse-battery"
+CHANNELS = "api/kernels/00000000-0000-0000-0000-000000000000/channels"
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    """A workbench of this machine, and one for others behind a prefix, which are only asked and never opened."""
+    made = {}
+    for name, args in {
+        "home": (),
+        "away": ("--host", "0.0.0.0", "--token", TOKEN, "--allow-host", "pod.example.org", "--base-url", "pod"),
+    }.items():
+        pod = Pod(tmp_path_factory.mktemp(name))
+        made[name] = Bench(pod, *args)
+        made[name].workspace = pod.workspace
+    yield made
+    for bench in made.values():
+        bench.end()
+
+
+def asked(port: int, path: str, headers: list[tuple[str, str]], method: str = "GET"):
+    """The status, the headers and the text of what a server answers."""
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    c.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    for name, value in headers:
+        c.putheader(name, value)
+    c.endheaders()
+    r = c.getresponse()
+    found = r.status, dict(r.getheaders()), r.read().decode()
+    c.close()
+    return found
+
+
+def websocket_status(url: str, headers: dict) -> int:
+    """What a handshake is answered with: 101 where it is accepted."""
+    import websocket
+
+    try:
+        host, sent = headers.get("Host"), [f"{k}: {v}" for k, v in headers.items() if k != "Host"]
+        websocket.create_connection(url, header=sent, host=host, suppress_origin=True).close()
+    except websocket.WebSocketBadStatusException as e:
+        return e.status_code
+    return 101
+
+
+PASSED = 302  # another address than the page is sent to a file: asked for beyond the guard, and none of its answers
+
+
+def test_requests_pass_or_are_refused_by_host_origin_token_and_site(benches):
+    home, away = benches["home"], benches["away"]
+    lan, cookie = f"10.0.0.7:{away.port}", ("Cookie", f"pod-{away.port}={make_guard(token=TOKEN).cookie}")
+    own, name = f"127.0.0.1:{home.port}", "pod.example.org"
+    table = [
+        (home, [("Host", own)], PASSED),
+        (home, [("Host", f"localhost:{home.port}"), ("Sec-Fetch-Site", "none")], PASSED),
+        (home, [("Host", f"[::1]:{home.port}")], PASSED),
+        (home, [("Host", own), ("Origin", f"http://{own}")], PASSED),
+        (home, [], 400),
+        (home, [("Host", own), ("Origin", "http://evil.com")], 403),
+        (home, [("Host", own), ("Origin", "null")], 403),
+        (home, [("Host", own), ("Origin", f"http://127.0.0.1:{home.port + 1}")], 403),
+        (home, [("Host", own), ("Sec-Fetch-Site", "cross-site")], 403),
+        (home, [("Host", own), ("Sec-Fetch-Site", "same-site")], 403),
+        (home, [("Host", own), ("X-Forwarded-For", "1.2.3.4")], 403),
+        (home, [("Host", f"evil.com:{home.port}")], 403),
+        (home, [("Host", f"evil.com:{home.port}"), ("Origin", f"http://evil.com:{home.port}")], 403),
+        (home, [("Host", f"10.0.0.7:{home.port}")], 403),
+        (away, [("Host", lan)], 401),
+        (away, [("Host", f"localhost:{away.port}")], 401),
+        (away, [("Host", lan), cookie], PASSED),
+        (away, [("Host", lan), ("Authorization", f"Bearer {TOKEN}")], PASSED),
+        (away, [("Host", lan), ("Authorization", f"token {TOKEN}x")], 403),
+        (away, [("Host", lan), cookie, ("Origin", "http://evil.com")], 403),
+        (away, [("Host", f"evil.com:{away.port}"), cookie], 403),
+        (away, [("Host", name), cookie, ("Origin", f"https://{name}"), ("X-Real-IP", "1.2.3.4")], PASSED),
+        (away, [("Host", f"127.0.0.1:{away.port}"), cookie, ("Origin", f"https://{name}:8443")], PASSED),
+    ]
+    found = [asked(b.port, f"{b.base}nothing", headers)[0] for b, headers, _ in table]
+    assert [(h, f) for (_, h, s), f in zip(table, found, strict=True) if f != s] == []
+    # the page itself, the API, other methods
+    foreign = [("Host", own), ("Origin", "http://evil.com")]
+    kernel = "/api/kernels/x"
+    calls = [("GET", "/"), ("HEAD", "/"), ("POST", "/voila/api/shutdown/x"), ("OPTIONS", kernel), ("DELETE", kernel)]
+    for method, path in calls:
+        assert asked(home.port, path, foreign, method)[0] == 403, (method, path)
+        assert asked(away.port, f"/pod{path}", [("Host", lan)], method)[0] == 401, (method, path)
+    assert not home.kernels() and not away.kernels(), "a request that was refused started a kernel"
+
+
+def test_websockets_of_other_pages_are_refused(benches):
+    home, away = benches["home"], benches["away"]
+    own, lan = f"127.0.0.1:{home.port}", f"127.0.0.1:{away.port}"
+    cookie = f"pod-{away.port}={make_guard(token=TOKEN).cookie}"
+    passed = {websocket_status(f"ws://{own}/{CHANNELS}", {}), websocket_status(f"ws://{own}/{CHANNELS}", {"Origin": f"http://{own}"})}
+    assert passed == {404}, "there is no such kernel, and that is all that is wrong"
+    assert websocket_status(f"ws://{own}/{CHANNELS}", {"Origin": "http://evil.com"}) == 403
+    assert websocket_status(f"ws://{own}/{CHANNELS}", {"Host": "evil.com", "Origin": "http://evil.com"}) == 403
+    for headers, status in (
+        ({}, 401),
+        ({"Cookie": cookie}, 404),
+        ({"Cookie": cookie, "Origin": "http://evil.com"}, 403),
+        ({"Cookie": cookie, "Origin": "https://pod.example.org"}, 404),
+    ):
+        assert websocket_status(f"ws://{lan}/pod/{CHANNELS}", headers) == status, headers
+
+
+def test_the_token_signs_in_once_and_is_kept_nowhere(benches):
+    away = benches["away"]
+    at, reads = ("Host", f"10.0.0.7:{away.port}"), ("Accept", "text/html")
+    status, headers, text = asked(away.port, f"/pod/?token={TOKEN}&tab=2", [at, reads])
+    assert status == 200 and "url=/pod/?tab=2" in text and TOKEN not in text
+    cookie = rf"pod-{away.port}=[0-9a-f]{{64}}; Path=/pod/; HttpOnly; SameSite=Strict"
+    assert re.fullmatch(cookie, headers["Set-Cookie"])
+    status, headers, text = asked(away.port, "/pod/?token=some-other-token", [at, reads])
+    assert status == 403 and "Set-Cookie" not in headers and "That is not this server" in text
+    assert asked(away.port, "/pod/", [at, ("Cookie", f"pod-{away.port}={TOKEN}")])[0] == 401
+    kept = {f: f.read_text(errors="replace") for f in away.workspace.rglob("*") if f.is_file()}
+    assert [f for f, text in kept.items() if TOKEN in text or "some-other-token" in text] == []
+    assert any("403 GET /pod/" in text for text in kept.values()), "what was refused isn't in the log"
+
+
+def test_no_more_kernels_than_may_be_and_a_page_that_says_so(pod):
+    bench = Bench(pod, "--kernels", "2", "--host", "0.0.0.0")
+    assert len(bench.token) == 32, "none was given, so one is made"
+    own = [("Host", f"127.0.0.1:{bench.port}"), ("Accept", "text/html"), ("Authorization", f"Bearer {bench.token}")]
+    found = []
+    many = [threading.Thread(target=lambda: found.append(asked(bench.port, "/", own))) for _ in range(6)]
+    for t in many:
+        t.start()
+    for t in many:
+        t.join()
+    assert sorted(status for status, *_ in found) == [200, 200, 503, 503, 503, 503]
+    said = next((headers, text) for status, headers, text in found if status == 503)
+    assert "Retry-After" in said[0] and "--kernels" in said[1]
+    assert len(bench.kernels()) == 2
+    bench.end()
+
+
+async def _program(scope, receive, send):
+    """Says hello, to a websocket too."""
+    if scope["type"] == "http":
+        return await send_answer(line("hello", 200), send)
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        return await send({"type": "websocket.close"})
+
+
+@pytest.mark.may_skip
+def test_the_guard_before_uvicorn():
+    for name in ("uvicorn", "websockets"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed; the notebook speaks the protocol itself")
+    import uvicorn
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    guard = make_guard("0.0.0.0", port, token=TOKEN)
+    program = GuardedASGI(guard, _program)
+    server = uvicorn.Server(uvicorn.Config(program, "127.0.0.1", port, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    wait_for(lambda: server.started, 60, "uvicorn")
+    at, cookie = ("Host", f"10.0.0.7:{port}"), ("Cookie", f"{guard.cookie_name}={guard.cookie}")
+    page = ("Accept", "text/html")
+    table = [
+        ([at], 401), ([at, cookie], 200), ([at, cookie, ("Origin", "http://evil.com")], 403),
+        ([("Host", "evil.com"), cookie], 403), ([at, ("Authorization", f"Bearer {TOKEN}")], 200),
+    ]
+    assert [asked(port, "/", headers)[0] for headers, _ in table] == [status for _, status in table]
+    status, headers, text = asked(port, f"/a%20b?token={TOKEN}", [at, page])
+    assert status == 200 and headers["set-cookie"].startswith(f"pod-{port}=") and 'url=/a%20b"' in text
+    url, cookie = f"ws://127.0.0.1:{port}/", {"Cookie": "=".join([guard.cookie_name, guard.cookie])}
+    assert websocket_status(url, cookie) == 101
+    assert websocket_status(url, {}) == websocket_status(url, {**cookie, "Origin": "http://evil.com"}) == 403
+    server.should_exit = True
+    thread.join(30)

@@ -1,0 +1,26 @@
+"""A running workbench: its process, its address, its kernels."""
+
+import re
+import signal
+
+import psutil
+
+
+class Bench:
+    def __init__(self, pod, *args):
+        self.process = pod.start("up", "--no-browser", "--port", "0", *args)
+        line = self.process.stdout.readline()
+        assert (m := re.search(r"http://\S+?:(\d+)(/\S*)", line)), f"{line}\n{self.process.stderr.read()}"
+        self.port, self.ended = int(m[1]), False
+        self.base, _, self.token = m[2].partition("?token=")
+        self.url = f"http://127.0.0.1:{self.port}{self.base}"
+
+    def kernels(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]
+
+    def end(self, number=signal.SIGINT) -> tuple[int, str]:
+        self.ended = True  # an open page may now miss its server
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out + err
