@@ -162,23 +162,23 @@ def _shown(d: dict) -> str:
 
     from lightning_pod.train.runs import duration, settings_of
     def when(t): return f"{datetime.fromtimestamp(t):%Y-%m-%d %H:%M:%S}" if t else None
-    def lines(**given):
-        given = {k: v for k, v in given.items() if v is not None and v != ""}
-        return "\n".join(f"{k:{max(16, *(len(k) + 2 for k in given))}}{v}" for k, v in given.items())
+    def lines(given=(), **more):
+        given = {k: one_line(v) for k, v in {**dict(given), **more}.items() if v is not None and v != ""}
+        return "\n".join(f"{one_line(k):{max([16, *(len(k) + 2 for k in given)])}}{v}" for k, v in given.items())
     e, load, git = d["environment"], d["load"], d["environment"].get("git") or {}
-    packages = e.get("packages", {})
+    packages = e.get("packages") or {}
     parts = [
         f"{d['id']}  {d['status']}" + (f": {d['message']}" if d["message"] else "") + f"\n{d['path']}" + (f"\ndamaged in part: {d['damage']}" if d["damage"] else ""),
         lines(title=d["title"], tags=", ".join(d["tags"]), data=d["data"], data_version=d["data_version"], model=d["model"], created=when(d["created"]), started=when(d["started"]), ended=when(d["ended"]),
               took=duration(d["seconds"]) if d["seconds"] else None, attempts=d["attempts"], tracked=", ".join(f"{k} {v}" for k, v in d["trackers"].items())),
-        lines(**{k: f"{v:.4f}" for k, v in d["metrics"].items() if v is not None}, best_epoch=d["best_epoch"]),
+        lines({k: f"{v:.4f}" for k, v in d["metrics"].items() if v is not None}, best_epoch=d["best_epoch"]),
         lines(peak_memory=_size(load.get("peak_memory_mb", d["peak_memory_mb"] or 0) * 2**20), mean_cpu=f"{load['cpu_percent']:.0f} % of the cores" if "cpu_percent" in load else None,
               gpu_memory=_size(load["gpu_memory_mb"] * 2**20) if "gpu_memory_mb" in load else None, mean_gpu=f"{load['gpu_percent']:.0f} %" if "gpu_percent" in load else None),
-        lines(python=e.get("python"), platform=e.get("platform"), host=e.get("host"), **{k: packages[k] for k in ("torch", "pytorch-lightning", "lightning_pod") if k in packages},
-              commit=f"{git['commit'][:12]} on {git['branch']}" + (f", {git['changed_files']} files changed" if git["changed_files"] else "") if git else None),
+        lines(python=e.get("python"), platform=e.get("platform"), host=e.get("host"), **{k: packages.get(k) for k in ("torch", "pytorch-lightning", "lightning_pod")},
+              commit=f"{str(git.get('commit'))[:12]} on {git.get('branch')}" + (f", {git['changed_files']} files changed" if git.get("changed_files") else "") if git else None),
         _table(d["epochs"], "no epoch is finished yet"),
-        lines(**{k: v for k, v in settings_of(d).items() if k not in ("data", "model", "title")}),
-        "\n".join([f"{_size(f['bytes']):>10}  {f['file']}" for f in d["files"]] + [f"{_size(d['bytes']):>10}  in all"]),
+        lines({k: v for k, v in settings_of(d).items() if k not in ("data", "model", "title")}),
+        "\n".join([f"{_size(f['bytes']) or '0 B':>10}  {one_line(f['file'])}" for f in d["files"]] + [f"{_size(d['bytes']) or '0 B':>10}  in all"]),
         "\n".join(f"warning: {w}" for w in d["warnings"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -525,13 +525,13 @@ def _tune_parser(verb: str, about: str):
 
 def tune_ls(argv: list[str]) -> int:
     "List the studies, newest first."
-    from lightning_pod.train.tune import studies
+    from lightning_pod.train.tune import study_rows
     p = _parser("tune ls", tune_ls.__doc__)
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
-    rows = [{k: v for k, v in s.to_dict().items() if k != "trials"} for s in studies()]
+    rows = study_rows()
     _say(rows, o.json, lambda: _table([{"study": r["id"], "status": r["status"], "trials": ", ".join(f"{n} {s}" for s, n in r["counts"].items()),
-                                        "best": ", ".join(f"{k} {v:.4f}" for k, v in r["best"]["values"].items()) if r["best"] else "", "what": r["title"]} for r in rows], "no studies yet: pod tune digits"))
+                                        "best": ", ".join(f"{k} {v:.4f}" for k, v in r["best"]["values"].items()) if r["best"] else "", "what": r["message"] if r["status"] == "damaged" else r["title"]} for r in rows], "no studies yet: pod tune digits"))
     return 0
 
 def tune_show(argv: list[str]) -> int:

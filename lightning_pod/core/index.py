@@ -179,7 +179,7 @@ def hide(job: JobView) -> Path:  # where it is now
     new = job.path.with_name(f".{job.id[:100]}.removed")
     if os.path.lexists(new): new = job.path.with_name(f".{job.id[:100]}.{secrets.token_hex(4)}.removed")
     try:
-        if not all(map(_taken, gates)): raise PodError(f"{job.id} was started in the meantime: stop it first (pod stop {job.id})")
+        if not all(map(_taken, gates)): raise PodError(f"{'run' if job.path.parent.name == 'runs' else 'job'} {job.id} was started in the meantime: stop it first (pod stop {job.id})")
         os.rename(job.path, new)
     except OSError as e: raise PodError(f"{job.id} can't be removed: {(e.strerror or str(e)).lower()}: '{job.path}'") from e
     finally:
@@ -247,11 +247,11 @@ def remove_jobs(jobs: Sequence[Job], force: bool = False,  # stop first what is 
     found = list({j.path: j for j in jobs}.values())
     for j in found:
         if not force and (j.status not in (*ENDED, "created") or j.status == "damaged" and not _free(j)):
-            raise PodError(f"{j.id} is {'running' if j.status == 'damaged' else j.status}: stop it first (pod stop {j.id}), or remove it with --force, which does so")
+            raise PodError(f"{'run' if j.path.parent.name == 'runs' else _kind_of(j.path)} {j.id} is {'running' if j.status == 'damaged' else j.status}: stop it first (pod stop {j.id}), or remove it with --force, which does so")
     for j in found: j.stop(wait=False, why="it is being removed")
     for j in found: j.stop(why="it is being removed")
     ids, homes = [j.id for j in found], {j.path.parent for j in found}
-    notes = [f"{', '.join(users)} names {j.id}, which is gone now" for j in found
+    notes = [f"{', '.join(users)} names {'run ' * (j.path.parent.name == 'runs')}{j.id}, which is gone now" for j in found
              if (users := [u for u in dependents(j, workspace(_above(j.path.parent))) if u.split()[-1] not in ids])]
     hidden = [hide(j) for j in found]
     freed = sum(map(disk_use, hidden))

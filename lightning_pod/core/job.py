@@ -458,6 +458,7 @@ class Job(JobView):
 
     def start(self) -> "Job":
         "Run the body in a process of its own, which outlives this one. Returns at once."
+        if self.damage: raise PodError(f"{self.id} is damaged, so it can't be started: {self.damage}")
         gate = Lease(self.path / "start.lock")  # of two that start a Job at once only one may
         if not gate.acquire(): raise PodError(f"{self.id} is being started already")
         try: self._spawn()
@@ -487,9 +488,8 @@ class Job(JobView):
 
     def _may_start(self):
         info = self.info
-        if (state := info["state"]) == "damaged": raise PodError(f"{self.id} is damaged, so it can't be started: {info['message']}")
         if not info.get("body"): raise PodError(f"{self.id} can't be started: its status.json doesn't say what to run")
-        if state in ("starting", "running", "stopping"):
+        if (state := info["state"]) in ("starting", "running", "stopping"):
             raise PodError(f"{self.id} is {state} already")
         if state == "done": raise PodError(f"{self.id} is done: there is nothing to go on with")
         _trust().check_job(self)
@@ -779,10 +779,19 @@ class Context:
     def _restore_signals(self):
         while self._handlers: signal.signal(*self._handlers.popitem())
 
+    def _younger(self) -> list[Path]:
+        "Folders of Jobs whose status was written since this one was made: no child is older, and thousands of others may be."
+        ws = workspace()
+        def written(p, name="status.json"):
+            with contextlib.suppress(OSError): return os.stat(f"{p}/{name}").st_mtime
+            return 0
+        since = written(self.path, "config.yaml")
+        return [p for p in job_folders(ws.runs, ws.jobs) if written(p) >= since]
+
     def _end_children(self):
         "End what was started from within this Job, unless it was started to outlive it."
         if not self.own_process or self.config.get("detach"): return
-        children = [j for j in jobs() if j.info.get("parent") == str(self.path) and not j.ended]
+        children = [j for j in _views(self._younger()) if j.info.get("parent") == str(self.path) and not j.ended]
         for child in children: child.stop(wait=False, why=f"{self.job.info['kind']} {self.job.id} ended")
         for child in children: child.stop()
 

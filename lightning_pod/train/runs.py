@@ -152,7 +152,7 @@ class Run(Job):
         tags, damage = _or(([], None), bad, self._tags)
         return _row(
             self.id, status=info["state"], title=info.get("title") or "", created=info.get("created"), message=info.get("message"), config=config, tags=tags,
-            metrics=result.get("metrics") or {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr")},
+            metrics=result.get("metrics") or {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr") and (v is None or is_number(v))},
             seconds=result.get("seconds", row.get("seconds")), best_epoch=result.get("best_epoch"),
             peak_memory_mb=(result.get("system") or sample).get("peak_memory_mb"), data=config.get("data"), model=config.get("model"),
             data_version=_or(None, bad, lambda: self.data_version), damage="; ".join([*dict.fromkeys(bad), *filter(None, [damage])]) or None)
