@@ -10,7 +10,7 @@ config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-EXTRAS = ("postgres", "s3", "timm", "tensorboard", "report", "cmaes", "mysql", "dev")
+EXTRAS = ("postgres", "s3", "timm", "tensorboard", "report", "cmaes", "mysql", "heic", "dev")
 
 setup(
     name=cfg["lib_name"],

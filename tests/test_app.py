@@ -332,7 +332,7 @@ class R(Flow):
                 print("reason", self.w.status.stage, self.w.status.reason)
         else:
             self.w.run(stubborn=True)
-            if self.w.pid != self.first[0]: print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
+            if self.w.pid not in (None, self.first[0]): print("PIDS", *self.first, self.w.pid, "after", time.time() - self.asked); self.stop()
 app = App(R())
 """
         ),
@@ -342,6 +342,65 @@ app = App(R())
     gone(int(first), int(child), int(second), within=1)
 
 
+def test_start_is_told_of_warm_and_cold_processes_and_after_a_resume(pod, program):
+    file = program("""
+class W(Work):
+    def run(self): ...
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.warm, self.cold, self.waited, self.asked = W(), W(start_with_flow=False), W(), False
+    def run(self):
+        if not self.asked:
+            self.asked = True
+            self.warm.start(); self.cold.start()
+        if self.waited._pod_process.state == "up": self.waited.start()
+        stages = [w.status.stage for w in self.works()]
+        print(stages)
+        if stages == ["started"] * 3: (self.stop if os.path.exists("again") else self.fail)(f"ALL {stages}")
+app = App(R())
+""")
+    pod("run", file, code=1, timeout=60)
+    (file.parent / "again").touch()
+    assert "ALL ['started', 'started', 'started']" in pod("run", file, "--resume", timeout=60).stdout
+
+
+def test_a_killed_call_counts_once_when_it_is_made_again(pod, program):
+    file = program("""
+class Sum(Work):
+    def __init__(self):
+        super().__init__(retries=1, backoff=0)
+        self.total, self.items, self.at, self.seen = 0, [], "", ""
+    def run(self, k):
+        self.total += k
+        self.items.append(k)
+        with open("tries", "a") as f: f.write("x")
+        tries = os.path.getsize("tries")
+        self.at = f"try {tries}"
+        while self.seen != self.at: time.sleep(0.01)  # the Flow has it
+        if tries == 1: os.kill(os.getpid(), signal.SIGKILL)
+        if tries < 4: time.sleep(600)
+        self.total += k
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = Sum()
+    def run(self):
+        self.w.seen = self.w.at
+        self.w.run(1); self.w.run(2)
+        print("TOTAL", self.w.total, self.w.items); self.stop()
+app = App(R())
+""")
+    for end, options in ((signal.SIGKILL, []), (signal.SIGINT, ["--resume"])):
+        p = pod.start("run", file, *options)
+        at = "try 3" if options else "try 2"
+        wait_for(lambda p=p, at=at: p.poll() is not None or value_of("seen", "root.w") == at, 60)
+        assert value_of("total", "root.w") == 1, p.communicate()
+        p.send_signal(end)
+        p.communicate(timeout=60)
+    assert "TOTAL 6 [1, 2]" in pod("run", file, "--resume", timeout=60).stdout
+
+
 def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
     p = pod(
         "run",
@@ -349,11 +408,9 @@ def test_repair_a_call_is_made_again_after_its_process_died(pod, program):
 class Dies(Work):
     def __init__(self):
         super().__init__(retries=2, backoff=0.1)
-        self.tries = 0
     def run(self):
-        self.tries += 1
-        time.sleep(0.05)
-        if self.tries < 3: os.kill(os.getpid(), signal.SIGKILL)
+        with open("tries", "a") as f: f.write("x")
+        if os.path.getsize("tries") < 3: os.kill(os.getpid(), signal.SIGKILL)
 class R(Flow):
     def __init__(self):
         super().__init__()
@@ -407,7 +464,7 @@ class R(Flow):
         self.w, self.n = Pid(), 0
     def run(self):
         self.w.run(self.n)
-        if self.every(0.2) and self.w._process.state == "none":
+        if self.every(0.2) and self.w._pod_process.state == "none":
             self.n += 1
             if self.n == 2: print("PIDS", *self.w.pids); self.stop()
 app = App(R())
@@ -525,6 +582,7 @@ class R(Flow):
     def run(self):
         if not self.made:
             self.late, self.made = Step(parallel=True), True
+        if self.late.has_succeeded: open("told", "w").close()
         self.step.run("a")
         if self.seen == 0:
             self.seen = 5
@@ -541,7 +599,8 @@ def test_repair_resume_goes_on_where_a_killed_app_was(pod, program, workspace):
     file = program(RESUMABLE)
     p = pod.start("run", file)
     steps = workspace / "steps.txt"
-    wait_for(lambda: steps.exists() and sorted(steps.read_text().split()) == ["a", "b", "late"], 60, "the second step")
+    written = lambda: sorted(steps.read_text().split()) if steps.exists() else []  # noqa: E731
+    wait_for(lambda: (workspace / "told").exists() and written() == ["a", "b", "late"], 60, "the second step")
     p.kill()
     p.wait()
     wait_for(lambda: work_job("root.step").ended, 10)
@@ -552,6 +611,37 @@ def test_repair_resume_goes_on_where_a_killed_app_was(pod, program, workspace):
     assert (done.count("a"), done.count("late"), done[-1], done.count("b")) == (1, 1, "c", 2)
     assert app_job().info["attempt"] == 2 and len([j for j in jobs() if j.info["kind"] == "app"]) == 1
     assert "nothing to go on with" in pod("run", file, "--resume", code=2).stderr
+
+
+def test_repair_what_a_flow_has_seen_succeed_is_not_made_again(pod, program, workspace):
+    file = program("""
+class Busy(Work):
+    def __init__(self):
+        super().__init__(parallel=True)
+        self.n = 0
+    def run(self):
+        while not os.path.exists("killed"): self.n += 1
+class Step(Work):
+    def run(self, name):
+        with open("steps.txt", "a") as f: f.write(name + "\\n")
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.busy, self.step, self.other = Busy(), Step(parallel=True), Step(parallel=True)
+    def run(self):
+        self.busy.run()
+        if self.busy.n == 0 and not os.path.exists("killed"): return  # from here on there are always messages
+        self.step.run("one")
+        if self.step.has_succeeded and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)  # in the very turn that sees it
+        self.other.run("two")
+        if self.other.has_succeeded: print("DONE"); self.stop()
+app = App(R())
+""")
+    assert pod("run", file, code=None).returncode == -signal.SIGKILL
+    assert "DONE" in pod("run", file, "--resume").stdout
+    assert (workspace / "steps.txt").read_text().split() == ["one", "two"]
 
 
 def test_pod_resume_and_restart_of_an_app_and_a_work(pod, program, workspace):
@@ -693,16 +783,90 @@ def test_keep_a_drive_s_rules_of_ownership(drive_of, tmp_path):
         c.get("f")
     c.get("f", component_name="b")
     assert (tmp_path / "c/f").read_text() == "of b"
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        c.get("f", component_name="a")
     with pytest.raises(FileNotFoundError, match="c has not put this"):
         c.delete("f")
     (tmp_path / "a/f").write_text("of a, again")
     a.put("f")
-    c.get("f", component_name="a", overwrite=True)
+    c.get("f", component_name="a")
     assert (tmp_path / "c/f").read_text() == "of a, again"
     a.delete("f")
     assert [(str(e), e.owner) for e in c.list()] == [("f", "b")] and c.list(component_name="a") == []
+
+
+@pytest.mark.parametrize("there", ["nothing", "file", "link to a file", "folder", "link to a folder"])
+@pytest.mark.parametrize("put", ["file", "folder"])
+def test_what_get_replaces(drive_of, tmp_path, put, there):
+    a, c = drive_of("a"), drive_of("c")
+    source, target, beside = tmp_path / "a/it", tmp_path / "c/it", tmp_path / "c/beside"
+    if put == "folder":
+        source.mkdir()
+    (source / "f" if put == "folder" else source).write_text("new")
+    a.put("it")
+    old = beside if there.startswith("link") else target
+    if "folder" in there:
+        old.mkdir()
+        (old / "mine").write_text("mine")
+    elif there != "nothing":
+        old.write_text("old")
+    if there.startswith("link"):
+        target.symlink_to(beside)
+    if "folder" in there:
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            c.get("it")
+        assert (target / "mine").read_text() == "mine"
+    c.get("it", overwrite="folder" in there)
+    assert (target / "f" if put == "folder" else target).read_text() == "new" and not target.is_symlink()
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == (["beside", "it"] if there.startswith("link") else ["it"])
+    if there == "link to a folder":
+        assert (beside / "mine").read_text() == "mine"  # what the link led to isn't touched
+
+
+@pytest.mark.parametrize("kind", [str, Path], ids=["string", "path"])
+def test_the_root_folder_of_a_drive_may_be_set(drive_of, tmp_path, monkeypatch, kind):
+    a, c = drive_of("a"), drive_of("c")
+    (tmp_path / "a/sub").mkdir()
+    (tmp_path / "a/sub/f").write_text("text")
+    monkeypatch.chdir(tmp_path / "a")
+    a.root_folder = kind("sub")
+    monkeypatch.chdir(tmp_path)
+    a.put("f")
+    a.put(tmp_path / "a/sub/f")
+    c.root_folder = kind(tmp_path / "c/new")
+    c.get("f")
+    assert (tmp_path / "c/new/f").read_text() == "text" and c.to_dict()["root_folder"] == str(tmp_path / "c/new")
+    assert Drive.from_dict(a.to_dict()).root_folder == tmp_path / "a/sub"
+
+
+def test_the_folder_of_a_lit_path_is_there(workspace):
+    from lightning_pod.app import Flow, Harness, Work
+    from lightning_pod.app import Path as AppPath
+
+    class Write(Work):
+        def __init__(self):
+            super().__init__()
+            self.p, self.folder, self.later, self.said = "lit://a/b.txt", AppPath("lit://out"), None, ""
+
+        def run(self):
+            with open(self.p, "w") as f:
+                f.write("by open")
+            (self.folder / "deep" / "c.txt").write_text("by a derived path")
+            self.later = "lit://set/in/run.txt"
+            with open(str(self.later), "w") as f:
+                f.write("by its text")
+            with open(os.path.join(self.folder, "d.txt"), "w") as f:
+                f.write("joined")
+            self.said = [p.read_text() for p in (self.p, self.folder / "deep/c.txt", self.later, self.folder / "d.txt")]
+
+    class Root(Flow):
+        def __init__(self):
+            super().__init__()
+            self.w = Write()
+
+        def run(self):
+            self.w.run()
+
+    assert Harness(Root()).run().root.w.said == ["by open", "by a derived path", "by its text", "joined"]
+    assert (workspace / ".pod/storage/set/in/run.txt").read_text() == "by its text"
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b"])
@@ -745,11 +909,11 @@ def test_repair_a_work_that_changes_directory_keeps_its_drive(drive_of, tmp_path
 
 
 def test_keep_a_payload_is_read_by_the_app_that_wrote_it_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(Payload, "folder", str(tmp_path / "mine"))
+    monkeypatch.setattr(Payload, "_pod_folder", str(tmp_path / "mine"))
     payload = Payload({"x": 1})
-    payload._keep("root.w")
+    payload._pod_keep("root.w")
     assert Payload.from_dict(payload.to_dict()).value == {"x": 1}
-    monkeypatch.setattr(Payload, "folder", str(tmp_path / "theirs"))
+    monkeypatch.setattr(Payload, "_pod_folder", str(tmp_path / "theirs"))
     for d in (payload.to_dict(), {**payload.to_dict(), "sha256": "0" * 64}):
         with pytest.raises(PodError, match="isn't one of this app's"):
             Payload.from_dict(d).get()

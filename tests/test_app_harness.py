@@ -38,10 +38,11 @@ class Add(Work):
 class Failing(Work):
     def __init__(self, times=1, **kwargs):
         super().__init__(**kwargs)
-        self.tries, self.times, self.caught = 0, times, None
+        self.tries, self.times, self.caught, self._made = 0, times, None, 0
 
     def run(self):
-        self.tries += 1
+        self._made += 1  # not `self.tries += 1`: each try begins with the state of the first
+        self.tries = self._made
         if self.tries <= self.times:
             raise ValueError(f"try {self.tries}")
 
@@ -308,7 +309,7 @@ def test_keep_a_pending_or_running_call_is_not_sent_again():
         h.root.n += 1
         h.run()
     sums = len(h.root.w.statuses)
-    assert len(h.waiting) == 1 and list(h.root.w._todo) == [h.root.w._calls["latest_call_hash"]] and sums == 1
+    assert len(h.waiting) == 1 and list(h.root.w._pod_todo) == [h.root.w._pod_calls["latest_call_hash"]] and sums == 1
 
 
 def test_keep_a_script_s_bytes_and_input_files_are_part_of_its_call(tmp_path, monkeypatch):
@@ -507,23 +508,23 @@ def test_repair_run_after_stop_starts_it_again():
     h.root.w.stop()
     h.root.go = False
     h.run()
-    assert h.root.w.has_stopped and h.root.w._process.state == "none"
+    assert h.root.w.has_stopped and h.root.w._pod_process.state == "none"
     h.root.go = True
     h.run()
-    assert h.root.w.is_running and h.root.w._process.generation == 2
+    assert h.root.w.is_running and h.root.w._pod_process.generation == 2
     h.finish("root.w", sum=5)
     h.root.w.stop()
     h.run()
     assert (
-        h.root.w.has_stopped and h.root.w._calls[h.root.w._calls["latest_call_hash"]]["ret"] is None
+        h.root.w.has_stopped and h.root.w._pod_calls[h.root.w._pod_calls["latest_call_hash"]]["ret"] is None
     )  # the success is kept
 
 
 def test_repair_has_started_is_true_once_a_call_was_made():
     h = Harness(flow_of(lambda f: None, w=Add())).run()
-    assert h.root.w._process.state == "up" and not h.root.w.has_started
+    assert h.root.w._pod_process.state == "up" and not h.root.w.has_started
     cold = Harness(flow_of(lambda f: f.w.start() if f.warm else None, warm=False, w=Add(start_with_flow=False))).run()
-    assert cold.root.w._process.state == "none"
+    assert cold.root.w._pod_process.state == "none"
     cold.root.warm = True
     cold.run()
     assert cold.root.w.status.stage == "started"
@@ -561,7 +562,7 @@ def test_repair_a_flow_s_value_is_seen_in_a_running_call():
     h.root.w.sum = 77
     assert h.runners["root.w"][0].work.sum == 77
     h.root.w.sum = 77
-    assert h.root.w._versions["sum"] == 1  # the same value is no change
+    assert h.root.w._pod_versions["sum"] == 1  # the same value is no change
 
 
 def test_a_call_with_wrong_arguments_fails_in_the_flow():
@@ -582,7 +583,7 @@ def test_a_bounded_number_of_calls_is_kept_and_old_ones_stay_hits():
 
     h = Harness(flow_of(run, w=Add(parallel=True))).run()
     w = h.root.w
-    assert w.calls == 600 and len(w._calls) < 210 and not w._args
+    assert w.calls == 600 and len(w._pod_calls) < 210 and not w._pod_args
     h.root._x = 0
     h.app._changed = True
     assert h.run().root.w.calls == 600
@@ -725,13 +726,13 @@ def test_keep_layouts():
             ]
 
     h = Harness(Root()).run()
-    assert h.root._layout == [
+    assert h.root._pod_layout == [
         {"name": "A", "flow": "root.a"},
         {"name": "W", "work": "root.w", "url": ""},
         {"name": "U", "url": "https://x"},
     ]
-    assert h.root.a._layout == [{"name": "", "frontend": {"type": "StaticWebFrontend", "serve_dir": "site"}}]
-    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._layout == [
+    assert h.root.a._pod_layout == [{"name": "", "frontend": {"type": "StaticWebFrontend", "serve_dir": "site"}}]
+    assert Harness(flow_of(lambda f: None, child=Shown())).run().root._pod_layout == [
         {"name": "child", "flow": "root.child"}
     ]
 
@@ -751,7 +752,7 @@ def test_keep_what_a_layout_may_be(layout, shown):
         def configure_layout(self):
             return layout
 
-    assert Harness(Root()).run().root._layout == shown
+    assert Harness(Root()).run().root._pod_layout == shown
 
 
 @pytest.mark.parametrize("layout", [[3], [{"name": "x"}], {"name": "a", "content": 3}])
@@ -875,3 +876,171 @@ def test_a_stop_can_be_told_apart_from_a_failure():
 def test_equal_values_have_equal_fingerprints():
     a = {"x": [1.5, "y", None, True], "z": {"k": 2**70}}
     assert fingerprint(a) == fingerprint(json.loads(json.dumps(a))) != fingerprint({**a, "w": 1})
+
+
+# ---- a call that is made again
+
+
+class Half(Work):
+    """Changes its state in each way there is, and fails half way as often as it is told."""
+
+    def __init__(self, times=1, **kwargs):
+        super().__init__(**kwargs)
+        self.total, self.items, self.table, self.text, self.given, self.caught, self._left = 10, [0], {"n": 0}, "a", 1, 0, times
+
+    def run(self, k=1):
+        self.total += k
+        self.items.append(k)
+        self.table["n"] += k
+        self.text += "b"
+        if self._left:
+            self._left -= 1
+            raise ValueError("half way")
+        self.total += k
+
+    def on_exception(self, exception):
+        self.caught += 1
+        super().on_exception(exception)
+
+    @property
+    def all(self):
+        return self.total, self.items, self.table, self.text
+
+
+WHOLE = (12, [0, 1], {"n": 1}, "ab")  # one call, made once
+
+
+def test_a_call_that_is_made_again_begins_with_the_state_of_its_start():
+    h = Harness(flow_of(lambda f: f.w.run(), w=Half(times=3, retries=3, backoff=0))).run().advance(seconds=1)
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+
+    def by_hand(f):
+        if f.w.has_failed:
+            f.w.retry()
+        f.w.run()
+
+    h = Harness(flow_of(by_hand, w=Half(times=2, raise_exception=False))).run()
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+    assert h.root.w.caught == 2  # what on_exception sets isn't the call's
+
+    def stopped(f):
+        f.w.run()
+        if f.w.total == 11 and not f.stopped:
+            f.stopped = True
+            f.w.stop()
+
+    h = Harness(flow_of(stopped, w=Half(times=0, parallel=True), stopped=False), skip=("root.w",)).turn().turn()
+    h.runners["root.w"][0].key = h.waiting[0][1][0]
+    h.runners["root.w"][0].work.total = 11  # half a call …
+    h.runners["root.w"][0].flush()
+    h.app.pass_messages(block=False)
+    assert h.root.w.total == 11
+    h.turn()
+    assert h.root.stopped
+    h.skip.clear()
+    h.run()
+    assert h.root.w.has_succeeded and h.root.w.all == WHOLE
+
+
+def test_what_the_flow_has_set_stands_when_a_call_is_made_again():
+    def run(f):
+        if f.w.has_failed:
+            f.w.given, f.w.text = 7, "new"
+            f.w.retry()
+        f.w.run()
+
+    h = Harness(flow_of(run, w=Half(raise_exception=False))).run()
+    assert (h.root.w.given, h.root.w.text, h.root.w.total) == (7, "newb", 12)
+
+
+def test_what_another_call_has_changed_since_stands_and_is_told(capsys):
+    def run(f):
+        f.w.run(1)
+        if f.w.has_failed and f.other == 0:
+            f.w.run(5)
+            f.other = 1
+        elif f.w.has_succeeded and f.other == 1:
+            f.other = 2
+            f.w._pod_calls["latest_call_hash"] = next(iter(f.w._pod_args))
+            f.w.retry()
+
+    h = Harness(flow_of(run, w=Half(raise_exception=False, parallel=True), other=0)).run()
+    assert h.root.w.total == 10 + 1 + 5 + 5 + 1 + 1 and h.root.other == 2
+    assert "root.w.total: a call is made again, and this isn't as it was at its start" in capsys.readouterr().err
+
+
+def test_an_interruptible_work_goes_on_from_what_it_has_left():
+    w = Half(retries=1, backoff=0, cloud_compute=CloudCompute(interruptible=True))
+    h = Harness(flow_of(lambda f: f.w.run(), w=w)).run().advance(seconds=1)
+    assert h.root.w.has_succeeded and h.root.w.total == 10 + 1 + 2
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_calls": False}])
+def test_a_flow_that_waits_for_a_failed_call_says_so_once_with_file_and_line(capsys, options):
+    def run(f):
+        f.turns += 1 if f.turns < 5 else 0
+        f.w.run()
+
+    Harness(flow_of(run, w=Half(raise_exception=False, **options), turns=0)).run()
+    err = capsys.readouterr().err
+    line = run.__code__.co_firstlineno + 2
+    assert err.count("the Flow waits at") == 1 and f"test_app_harness.py, line {line}: f.w.run()" in err
+    assert "ValueError: half way" in err and "self.w.retry()" in err
+
+
+def test_a_flow_that_goes_on_after_a_failure_says_nothing_of_waiting(capsys):
+    def caught(f):
+        f.w.run()
+
+    for work in (Half(raise_exception=False, parallel=True), Half(raise_exception=False, retries=1, backoff=0)):
+        Harness(flow_of(caught, w=work)).run().advance(seconds=5)
+    with pytest.raises(Exception, match="half way"):
+        Harness(flow_of(caught, w=Half())).run().advance(seconds=5)
+    assert "the Flow waits" not in capsys.readouterr().err
+
+
+def test_a_work_may_change_what_the_flow_had_set_before_its_process_was_there():
+    def run(f):
+        if f.w.status.stage == "not_started":
+            f.w.total = 100
+        f.w.run()
+
+    h = Harness(flow_of(run, w=Half(times=0, start_with_flow=False))).run()
+    assert h.root.w.total == 102 and h.root.w.has_succeeded
+
+
+# ---- start()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_start_makes_a_work_started_whether_or_not_its_process_was_warmed_up(warm):
+    seen = []
+
+    def run(f):
+        if f.step == 0:
+            f.w.start()
+            f.w.start()  # it has been asked for already
+        elif f.step == 1 and f.w.status.stage == "started":
+            f.w.run()
+        elif f.step == 2 and f.w.has_succeeded:
+            f.w.start()  # it has a call: that one's status stays
+            f.w.stop()
+        elif f.step == 3 and f.w._pod_process.state == "none":
+            f.w.start()
+        seen.append(f.w.status.stage)
+        f.step += seen[-1] in (("pending", "started"), ("pending",), ("stopped",), ("pending", "started"), ())[f.step]
+
+    h = Harness(flow_of(run, w=Add(parallel=True, start_with_flow=warm), step=0)).run(turns=50)
+    assert h.root.w.status.stage == "started" and h.root.w.calls == 1 and h.root.step == 4
+    assert [s.stage for s in h.root.w.statuses][:2] == ["pending", "started"]
+
+
+def test_a_work_that_was_started_and_stopped_before_its_process_was_there_is_stopped():
+    def run(f):
+        if f.step == 0:
+            f.w.start()
+            f.w.stop()
+        f.step = 1
+
+    h = Harness(flow_of(run, w=Add(start_with_flow=False), step=0)).run()
+    assert [s.stage for s in h.root.w.statuses] == ["pending", "stopped"]

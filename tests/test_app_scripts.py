@@ -81,10 +81,10 @@ class Root(Flow):
     def run(self):
         works = self.works()
         for w in works:
-            if (w.has_succeeded or w.has_failed) and w._process.state == "up": w.stop()
+            if (w.has_succeeded or w.has_failed) and w._pod_process.state == "up": w.stop()
         for w in works:
-            if not w.has_started and sum(x._process.state != "none" for x in works) < 3: w.run()
-        if all(w.has_stopped and w._process.state == "none" for w in works): self.stop()
+            if not w.has_started and sum(x._pod_process.state != "none" for x in works) < 3: w.run()
+        if all(w.has_stopped and w._pod_process.state == "none" for w in works): self.stop()
 
 app = App(Root())
 """
@@ -147,7 +147,9 @@ def test_a_trainer_in_a_script_reports(ran, mode):
     assert (training["done"], training["total"], training["step"]) == (4, 4, 4)
     assert set(training["metrics"]) >= {"train_loss", "valid_loss"}
     assert training["best_model_path"].endswith(".ckpt") and os.path.exists(training["best_model_path"])
-    assert [e["epoch"] for e in works[name].events() if e["kind"] == "metrics"][-1] in (1, 2)
+    assert [e["epoch"] for e in works[name].events() if e["kind"] == "metrics"] == [1, 2]
+    told = [(e["epoch"], e["epochs"]) for e in works[name].events() if e["kind"] == "progress"]
+    assert set(told) == {(1, 2), (2, 2)} and told == sorted(told)
     assert any(e["kind"] == "progress" and e["total"] == 4 for e in works[name].events())
 
 
@@ -163,7 +165,7 @@ class Root(Flow):
     def run(self):
         if not self.asked: self.t.run()
         if self.t.training.get("step", 0) > 20 and not self.asked: self.asked = True; self.t.stop()
-        if self.asked and self.t._process.state == "none": print("STEPS", self.t.training["step"]); self.stop()
+        if self.asked and self.t._pod_process.state == "none": print("STEPS", self.t.training["step"]); self.stop()
 app = App(Root())
 """)
     out = pod("run", "app.py", timeout=120).stdout
@@ -270,3 +272,73 @@ def test_there_are_at_least_twenty_shapes():
         "lightning_logs",
     } == set(SHAPES)
     json.dumps(SHAPES)
+
+
+# ---- which epoch a Trainer reports
+
+FITS = {  # what a script does -> the rows (epoch, step) that are told, and the last progress (done, total, epochs)
+    "fit(trainer(max_epochs=2))": ([(1, 4), (2, 8)], (8, 8, 2)),
+    "fit(trainer(max_epochs=2), valid=False)": ([(1, 4), (2, 8)], (8, 8, 2)),
+    "t = fit(trainer(max_epochs=2)); t.validate(model, data); t.test(model, data)": (
+        [(1, 4), (2, 8), (2, 8), (2, 8)],
+        (8, 8, 2),
+    ),
+    "trainer().test(model, data)": ([(0, 0)], (0, None, None)),
+    "t = fit(trainer(max_epochs=1)); t.fit_loop.max_epochs = 2; fit(t)": ([(1, 4), (2, 8)], (8, 8, 2)),
+    "fit(trainer(max_epochs=1)); fit(trainer(max_epochs=2))": ([(1, 4), (1, 4), (2, 8)], (8, 8, 2)),
+    "fit(trainer(max_epochs=1)).save_checkpoint('c.ckpt'); fit(trainer(max_epochs=2), ckpt_path='c.ckpt')": (
+        [(1, 4), (2, 8)],
+        (8, 8, 2),
+    ),
+    "fit(trainer(max_steps=6))": ([(1, 4), (2, 6)], (6, 6, None)),
+    "fit(trainer(max_steps=6, max_epochs=5))": ([(1, 4), (2, 6)], (6, 6, 5)),
+    "fit(trainer(max_steps=3, accumulate_grad_batches=2))": ([(1, 2), (2, 3)], (3, 3, None)),
+    "fit(trainer(max_epochs=2, accumulate_grad_batches=2))": ([(1, 2), (2, 4)], (8, 8, 2)),
+    "fit(trainer(max_epochs=2, val_check_interval=0.5))": ([(1, 2), (1, 4), (2, 6), (2, 8)], (8, 8, 2)),
+    "fit(trainer(max_epochs=2, check_val_every_n_epoch=2))": ([(1, 4), (2, 8)], (8, 8, 2)),
+}
+FIT = """
+import logging, warnings
+warnings.simplefilter("ignore"); logging.getLogger("{lightning}").setLevel(logging.ERROR)
+import torch
+from {lightning} import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+class Model(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+    def training_step(self, batch, i):
+        loss = self.layer(batch[0]).mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+    def validation_step(self, batch, i): self.log("valid_loss", self.layer(batch[0]).mean())
+    def test_step(self, batch, i): self.log("test_loss", self.layer(batch[0]).mean())
+    def on_train_epoch_end(self): self.log("late", float(self.current_epoch))
+    def configure_optimizers(self): return torch.optim.SGD(self.parameters(), 0.1)
+model, data = Model(), DataLoader(TensorDataset(torch.ones(8, 2)), batch_size=2)
+def trainer(**how): return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **how)
+def fit(t, valid=True, **how):
+    t.fit(model, data, data if valid else None, **how)
+    return t
+"""
+
+
+@pytest.mark.parametrize("lightning", ["pytorch_lightning", "lightning.pytorch"])
+def test_the_epochs_that_a_trainer_reports_are_those_of_its_training(tmp_path, monkeypatch, lightning):
+    from lightning_pod.app.script import run_script, watch_trainers
+
+    monkeypatch.chdir(tmp_path)
+    for does, (rows, last) in FITS.items() if lightning == "pytorch_lightning" else [*FITS.items()][:3]:
+        (tmp_path / "train.py").write_text(FIT.format(lightning=lightning) + does)
+        told = []
+        end = watch_trainers(lambda report, row, told=told: told.append((report, row)))
+        try:
+            run_script("train.py")
+        finally:
+            end()
+        assert [(r["epoch"], r["step"]) for r, row in told if row] == rows, does
+        report = told[-1][0]
+        assert (report["done"], report["total"], report["epochs"]) == last, does
+        if does in [*FITS][:2]:  # a row of an epoch has all that was logged in it
+            rows = [r["metrics"] for r, row in told if row]
+            assert [m["late"] for m in rows] == [0.0, 1.0] and all("train_loss" in m for m in rows)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from conftest import POD, event, processes_in, wait_for
@@ -12,6 +13,7 @@ from lightning_user import Data, Net
 
 from lightning_pod.core.config import PodError
 from lightning_pod.core.data import ImageData
+from lightning_pod.core.sources import Items
 from lightning_pod.train.devices import Rank
 from lightning_pod.train.fit import fit, read_checkpoint, same_weights
 from lightning_pod.train.runs import Run, load_run
@@ -214,3 +216,23 @@ def test_a_run_begins_with_another_runs_weights(pod):
     assert yaml.safe_load((run.path / "config.yaml").read_text())["pretrained"].endswith(first)
     wrong = pod("fit", "digits", "--model", "podnet_s", "--pretrained", first, code=None)
     assert wrong.returncode and "those of another net" in wrong.stderr
+
+
+# ---- rare classes
+
+
+@pytest.mark.parametrize("augment", ["none", "mixup=0.2", "mixup=0.2, cutmix=1.0"])
+def test_weights_make_a_rare_class_count_and_never_win(workspace, augment):
+    draw = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 0, 1], [400, 8, 100, 100])
+    pixels = (draw.random((len(labels), 8, 8, 1)) * 90).astype("uint8") + 60
+    pixels[labels == 1, 2:6, 2:6] += 60  # plainly different
+    split = np.repeat(["train", "test"], [408, 200])
+    items = Items("skewed", ["common", "rare", "absent"], labels, pixels=pixels, split=split)
+    data = ImageData(items, valid=0.0, augment=augment)
+    trainer = {"precision": "32-true"}
+    run = fit(data, "podnet_n", epochs=10, balance="weights", label_smoothing=0.1, trainer=trainer, **QUICK)
+    matrix = run.confusion.to_numpy()
+    assert matrix[0, 0] >= 95 and matrix[1, 1] >= 90 and not matrix[:, 2].any(), matrix
+    assert "1 of 3 classes have no training image, so the model can't learn them: absent" in run.log()
+    assert "an image of rare counts for 10 of common" in run.log()

@@ -1,18 +1,30 @@
-"""What a source has to say reaches its user, wherever that is."""
+"""Each kind of source, given to each verb; and what a source has to say reaches its user, wherever that is."""
 
+import json
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import last_json
 from PIL import Image
+from pytorch_lightning import LightningDataModule
 
 from lightning_pod import cli
+from lightning_pod.core.config import PodError
 from lightning_pod.core.data import ImageData
 from lightning_pod.core.sources import load
 from lightning_pod.store.datacheck import check
 from lightning_pod.store.datasets import push
+from lightning_pod.train.diagnose import diagnose
 from lightning_pod.train.fit import fit
+from lightning_pod.train.tune import tune
 
 QUICK = {"epochs": 1, "loggers": "none", "progress": False, "trainer": {"precision": "32-true"}}
 
@@ -50,7 +62,7 @@ def test_what_a_source_has_to_say_reaches_its_user(images, workspace, capfd):
     assert load(images).remarks == [said]
     data = ImageData(images)
     assert "not loaded" in str(data) and said not in repr(data)
-    assert data.setup().remarks == [said] == str(data).splitlines()[1:]
+    assert data.setup().remarks[0] == said == str(data).splitlines()[1]
     assert "lies in no class folder" in data._repr_html_()
     for source in (data, str(images)):
         capfd.readouterr()
@@ -76,3 +88,246 @@ def test_the_train_panel_shows_what_a_source_has_to_say(images, workspace):
     panel.view.show(None)
     assert panel.view.warned.value == ""
 
+
+def test_a_study_tells_what_its_images_have_to_say_once(images, workspace):
+    Image.fromarray(pixels()[0]).save(images / "cover.png")
+    study = tune(images, {"seed": [0, 1]}, model="podnet_n", trials=2, **QUICK)
+    said = [e["text"] for e in study.events() if e["kind"] == "message" and e["level"] == "warning"]
+    assert sum("lies in no class folder" in text for text in said) == 1
+
+
+# ---- each kind of source, given to each verb
+
+
+class Own(LightningDataModule):
+    """A DataModule of one's own."""
+
+    classes = ("dark", "light")
+
+    def __init__(self):
+        super().__init__()
+        x = torch.from_numpy(pixels()).float()[:, None] / 255
+        self.set = torch.utils.data.TensorDataset(x, torch.arange(40) % 2)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.set, batch_size=16)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+    def test_dataloader(self):
+        return self.train_dataloader()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *of):
+        pass
+
+
+@pytest.fixture
+def served(images):
+    """The URL of a server of the images."""
+    handler = partial(Quiet, directory=str(images))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def sources(images: Path, served: str) -> dict:
+    """Each kind of source that `fit` and `load` name."""
+    paths = sorted(images.rglob("*.png"))
+    names, labels, x = [p.relative_to(images).as_posix() for p in paths], [p.parent.name for p in paths], pixels()
+    beside, y = images.parent, np.arange(40) % 2
+    with zipfile.ZipFile(beside / "images.zip", "w") as z:
+        for p, n in zip(paths, names, strict=True):
+            z.write(p, n)
+    with tarfile.open(beside / "images.tar.gz", "w:gz") as t:
+        t.add(images, "images")
+    frame = pd.DataFrame({"path": [str(p) for p in paths], "label": labels})
+    frame.to_csv(beside / "images.csv", index=False)
+    (beside / "images.txt").write_text("\n".join(map(str, paths)))
+    push(images, "set")
+    return {
+        "name": "digits",
+        "folder": str(images),
+        "Path": images,
+        "zip": str(beside / "images.zip"),
+        "tar.gz": beside / "images.tar.gz",
+        "csv": str(beside / "images.csv"),
+        "txt": str(beside / "images.txt"),
+        "list of paths": paths,
+        "list of pairs": list(zip(map(str, paths), labels, strict=True)),
+        "list of URLs": [f"{served}/{n}" for n in names],
+        "DataFrame": frame,
+        "arrays": (x, y),
+        "floats": (x / 255, y),
+        "NCHW": (np.repeat(x[:, None], 3, 1), y.tolist()),
+        "tensors": (torch.from_numpy(x)[:, None], torch.from_numpy(y)),
+        "list of tensors": ([torch.from_numpy(a)[None] / 255 for a in x], list(y)),
+        "Items": load(images),
+        "ImageData": ImageData(images),
+        "ImageData of arrays": ImageData((x, y), valid=0.2, image_size=(8, 10)),
+        "ImageData, set up": ImageData((x, y)).setup(),
+        "store": "store:set",
+        "store version": "store:set@1",
+        "DataModule": Own(),
+    }
+
+
+def asked(name: str, source, images: Path):
+    """What a run of this source is asked about: an image or more, in the form that it was trained on."""
+    if name in ("name", "DataModule"):
+        return pixels(1)[0]
+    if isinstance(source, tuple):
+        return source[0][:3]
+    if name == "list of URLs":
+        return source[:2]
+    return sorted(images.rglob("*.png"))[:2]
+
+
+def verbs_of(name: str, source, images: Path, verbs: tuple):
+    if "fit" in verbs or "predict" in verbs or "diagnose" in verbs:
+        run = fit(source, "podnet_n", **QUICK)
+        assert run.status == "done" and run.summary["test_acc"] >= 0, name
+    if "predict" in verbs and name != "DataModule":
+        said = run.predict(asked(name, source, images))
+        assert all(0 < p.probability <= 1 for p in (said if isinstance(said, list) else [said])), name
+    if "check" in verbs and name != "DataModule":
+        assert len(check(source).items) in (40, 1797), name
+    if "diagnose" in verbs:
+        assert diagnose(run, data=source).index.is_file(), name
+    if "tune" in verbs:
+        study = tune(source, {"seed": [0, 1]}, model="podnet_n", trials=1, **QUICK)
+        assert study.status == "done" and study.best_run.summary["valid_acc"] >= 0, name
+
+
+def test_fit_check_and_predict_take_each_kind_of_source(images, served):
+    for name, source in sources(images, served).items():
+        verbs_of(name, source, images, ("fit", "check", "predict"))
+
+
+def test_tune_and_diagnose_take_each_way_to_give_a_source(images, served):
+    every = sources(images, served)
+    for name in ("list of pairs", "ImageData"):
+        verbs_of(name, every[name], images, ("tune", "diagnose"))
+
+
+def test_a_study_searches_settings_of_arrays_too(workspace):
+    study = tune((pixels(), np.arange(40) % 2), {"image_size": [8, 10]}, model="podnet_n", trials=2, **QUICK)
+    assert study.counts() == {"done": 2}
+    specs = [json.loads((study.run_of(n).path / "splits.json").read_text())["spec"] for n in range(2)]
+    assert {s["height"] for s in specs} == {8, 10}
+
+
+@pytest.mark.slow
+def test_every_verb_takes_each_kind_of_source(images, served):
+    for name, source in sources(images, served).items():
+        verbs_of(name, source, images, ("tune", "diagnose"))
+
+
+# ---- what isn't one label an image
+
+
+def frame_of(images: Path, labels) -> pd.DataFrame:
+    paths = sorted(images.rglob("*.png"))
+    return pd.DataFrame({"path": [str(p) for p in paths], "label": list(labels)})
+
+
+def forms_of(images: Path, labels: list) -> dict:
+    """The same labels in a folder, an archive, a file, a frame, a list and beside arrays."""
+    frame, beside = frame_of(images, labels), images.parent
+    frame.to_csv(beside / "labels.csv", index=False)
+    for p, label in zip(frame.path, labels, strict=True):
+        place = beside / "by label" / str(label).replace("/", "_") / Path(p).name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(Path(p).read_bytes())
+    with zipfile.ZipFile(beside / "labels.zip", "w") as z:
+        for p in (beside / "by label").rglob("*.png"):
+            z.write(p, p.relative_to(beside / "by label").as_posix())
+    return {
+        "folder": beside / "by label",
+        "zip": beside / "labels.zip",
+        "csv": beside / "labels.csv",
+        "DataFrame": frame,
+        "list": list(zip(frame.path, labels, strict=True)),
+        "arrays": (pixels(), labels),
+    }
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        ([f"{38.46 + i / 7:.2f}" for i in range(40)], "That is regression"),
+        (["cat", "dog", "cat;dog", "bird"] * 10, "name several classes"),
+        (["cat", "dog", "cat|dog|bird", "cat|bird"] * 10, "name several classes"),
+        (["scab", "rust", "scab rust", "none"] * 10, "name several classes"),
+        (["['cat', 'dog']", "['cat']"] * 20, "name several classes"),
+        (["images", "masks"] * 20, "which is segmentation"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_in_every_form(images, labels, said):
+    for form, source in forms_of(images, labels).items():
+        for verb in (lambda s: fit(s, "podnet_n", **QUICK), check):
+            with pytest.raises(PodError, match=said) as e:
+                verb(source)
+            assert "lightning_pod trains classifiers, which give each image one label" in str(e.value), form
+
+
+@pytest.mark.parametrize("name", ["Train_png Test_png", "seg_train seg_test", "train2017 val2017", "TrainSet TestSet"])
+def test_folders_that_look_like_splits_are_no_classes(tmp_path, workspace, name):
+    for top in name.split():
+        tree(tmp_path / "images" / top, 6)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as z:
+        for p in (tmp_path / "images").rglob("*.png"):
+            z.write(p, p.relative_to(tmp_path).as_posix())
+    for source in (tmp_path / "images", tmp_path / "images.zip"):
+        with pytest.raises(PodError, match="look like the splits of one data set.*Call them train, valid and test"):
+            fit(source, "podnet_n", **QUICK)
+
+
+def test_an_image_with_two_labels_or_with_columns_of_them_is_refused(images):
+    frame = frame_of(images, ["cat", "dog"] * 20)
+    twice = pd.concat([frame, frame[:2].assign(label="bird")])
+    for source in (twice, list(zip(twice.path, twice.label, strict=True))):
+        with pytest.raises(PodError, match="one image has two labels.*trains classifiers"):
+            fit(source, "podnet_n", **QUICK)
+    bare = frame.drop(columns="label")
+    with pytest.raises(PodError, match="Train one classifier for each column"):
+        fit(bare.assign(cat=[1, 0] * 20, dog=1), "podnet_n", **QUICK)
+    with pytest.raises(PodError, match="Several labels an image can't be learnt"):
+        fit((pixels(), np.ones((40, 3), int)), "podnet_n", **QUICK)
+    with pytest.raises(PodError, match="look like masks"):
+        fit((pixels(), np.ones((40, 8, 8), int)), "podnet_n", **QUICK)
+
+
+@pytest.mark.parametrize("task", ["regression", "segmentation", "object-detection", "multi_label"])
+def test_another_task_is_refused_with_what_to_do(workspace, task, capsys):
+    assert cli.main(["fit", "digits", "--task", task]) == 2
+    said = capsys.readouterr().err
+    assert "trains classifiers" in said and "Did you mean" not in said
+
+
+def test_fit_says_which_classes_there_are_and_what_is_never_asked(images, workspace):
+    run = fit(images, "podnet_n", **QUICK)
+    told = "images: 40 images (32 train, 4 valid, 4 test), 8×8 grey, of 2 classes: dark, light"
+    assert told in run.log() and not [w for w in warnings_of(run) if "asked" in w or "too few" in w]
+    assert warnings_of(run) == ["the test has 4 images: one more right or wrong moves test_acc by 25 points"]
+    assert "2 classes: dark, light" in check(images).notes
+    many = (np.repeat(pixels(), 3, 0), np.arange(120) % 40)
+    run, said = fit(many, "podnet_n", **QUICK), check(many)
+    words = " ".join(warnings_of(run))
+    assert "classes are in no test image, so test_acc says nothing about them" in words
+    assert "classes are in no validation image, so valid_acc says nothing about them" in words
+    assert "120 images of 40 classes are 3.0 of each: too few to learn from scratch" in words
+    assert "120 images of 40 classes are 3.0 of each" in " ".join(said.notes)
+    assert any("classes have no image in test" in f.text for f in said["imbalance"])
+
+
+def test_one_class_for_each_image_is_refused(images, workspace):
+    labels = [f"image {i}" for i in range(40)]
+    for form, source in forms_of(images, labels).items():
+        with pytest.raises(PodError, match="40 classes for 40 images.*nothing to learn"):
+            fit(source, "podnet_n", **QUICK)
+        assert "40 classes for 40 images" in " ".join(check(source).notes), form

@@ -280,9 +280,9 @@ def test_a_payload_of_somebody_else_is_not_read(workspace, guest, monkeypatch, s
 
     from lightning_pod.app.drive import Payload
 
-    monkeypatch.setattr(Payload, "folder", str(workspace / "payloads"))
+    monkeypatch.setattr(Payload, "_pod_folder", str(workspace / "payloads"))
     mine = Payload([1, 2])
-    mine._keep("root.w")
+    mine._pod_keep("root.w")
     assert Payload.from_dict(mine.to_dict()).value == [1, 2]
     data = pickle.dumps(guest)
     name = hashlib.sha256(data).hexdigest()

@@ -6,10 +6,10 @@
 __all__ = ['SETTLE_S', 'Entry', 'drive_root', 'Drive', 'Path', 'Payload']
 
 # %% ../../nbs/app/41_drive.ipynb #ff8e3eaf
-import contextlib, hashlib, json, os, pathlib, pickle, secrets, shutil, time
+import contextlib, copy, hashlib, json, os, pathlib, secrets, shutil, time
 from typing import Any
 
-from .state import ADOPT, ROLE, TYPES, Component, StateError
+from .state import ADOPT, ROLE, TYPES, Component, StateError, dumps, loads
 from ..core.config import PodError, replacing, workspace, write_json
 from ..core.trust import Untrusted, sign, signed
 
@@ -101,13 +101,23 @@ class Drive:
             raise PodError(f"Drive({id!r}): an id is lit://NAME; where its files are (a folder, s3://…) is said by POD_DRIVE")
         self.id, self.protocol = id.removeprefix("lit://"), "lit://"
         if not self.id or "/" in self.id: raise PodError(f"Drive({id!r}): NAME of lit://NAME is one word without '/'")
-        self.root_folder = pathlib.Path(root_folder or os.getcwd()).resolve()
+        self.root_folder = root_folder or os.getcwd()
         if not self.root_folder.is_dir(): raise PodError(f"Drive(root_folder={str(root_folder)!r}): there is no such folder")
         self.component_name, self.allow_duplicates = component_name, allow_duplicates
 
+    @property
+    def root_folder(self) -> pathlib.Path:
+        "Where relative paths begin. Set it as a string or a path; a relative one is below the working directory of that moment."
+        return self._pod_root
+    @root_folder.setter
+    def root_folder(self, folder: str | os.PathLike): self._pod_root = pathlib.Path(folder).resolve()
+
     # ---- as a value of the state
-    def _owned_by(self, name: str): self.component_name = name
-    def _copy(self, name: str) -> "Drive": return Drive(f"lit://{self.id}", self.allow_duplicates, name or None, self.root_folder)
+    def _pod_owned_by(self, name: str): self.component_name = name
+    def _pod_copy(self, name: str) -> "Drive":
+        new = copy.copy(self)  # of a subclass too, whatever its __init__ takes
+        new.component_name = name or None
+        return new
     def __eq__(self, other): return isinstance(other, Drive) and self.to_dict() == other.to_dict()
     def __hash__(self): return hash((self.id, self.component_name))
     def __str__(self): return self.id
@@ -121,15 +131,15 @@ class Drive:
         return cls(d["protocol"] + d["id"], d["allow_duplicates"], owner or d["component_name"], d["root_folder"])
 
     # ---- files
-    def _files(self, verb: str) -> _Files:
+    def _pod_files(self, verb: str) -> _Files:
         if ROLE.get() == "flow": raise PodError(f"a Flow may not {verb} files of a Drive ({self.id!r}): it has to stay quick; let a Work do it")
         return _Files(f"{drive_root()}/{self.id}")
 
-    def _mine(self) -> str:
+    def _pod_mine(self) -> str:
         if not self.component_name: raise PodError(f"this Drive ({self.id!r}) belongs to no component: make it an attribute of a Work, or give component_name")
         return self.component_name
 
-    def _key(self, path: str | os.PathLike) -> str:
+    def _pod_key(self, path: str | os.PathLike) -> str:
         "`path` as it is in the Drive: relative, without '.'; nothing above the Drive can be reached."
         p = pathlib.Path(path)
         if p.is_absolute() and p.is_relative_to(self.root_folder): p = p.relative_to(self.root_folder)
@@ -141,7 +151,7 @@ class Drive:
     def put(self, path: str | os.PathLike,  # a file or folder, relative to `root_folder`
            ):
         "Copy a file or folder into the Drive, as this component's own. Blocks until it can be read."
-        files, mine, key = self._files("put"), self._mine(), self._key(path)
+        files, mine, key = self._pod_files("put"), self._pod_mine(), self._pod_key(path)
         source = self.root_folder / key
         if not source.exists(): raise FileNotFoundError(2, "nothing to put into the Drive", str(source))
         if not self.allow_duplicates and not files.kind(f"{mine}/{key}"):
@@ -158,7 +168,7 @@ class Drive:
              component_name: str | None = None,  # default: files of all components
             ) -> list[Entry]:  # direct children, relative to the Drive; each has an `owner`
         "What is in a folder of the Drive."
-        files, key, found = self._files("list"), self._key(path), []
+        files, key, found = self._pod_files("list"), self._pod_key(path), []
         for owner in [component_name] if component_name else files.children(""):
             for name in files.children(f"{owner}/{key}"):
                 entry = Entry(f"{key}/{name}" if key else name)
@@ -169,10 +179,10 @@ class Drive:
     def get(self, path: str | os.PathLike,  # as it was put
             component_name: str | None = None,  # whose; needed where two have the same path
             timeout: float | None = None,  # seconds to wait until it is there
-            overwrite: bool = False,  # whether a file or folder of that name may be replaced
+            overwrite: bool = False,  # whether a folder of that name may be replaced; a file is in any case
            ):
-        "Copy a file or folder out of the Drive to the same path below `root_folder`."
-        files, key = self._files("get"), self._key(path)
+        "Copy a file or folder out of the Drive to the same path below `root_folder`. Who reads an existing file meanwhile sees the old one or the new one, whole."
+        files, key = self._pod_files("get"), self._pod_key(path)
         target, until = self.root_folder / key, time.monotonic() + (timeout or 0)
         while not (owners := [o for o in ([component_name] if component_name else files.children("")) if files.kind(f"{o}/{key}")]):
             if time.monotonic() >= until:
@@ -180,22 +190,23 @@ class Drive:
                 raise FileNotFoundError(2, f"not in the Drive {self.id!r}{of}{waited}", str(path))
             time.sleep(0.05)
         if len(owners) > 1: raise PodError(f"{key!r} was put by {' and '.join(owners)}: say whose with component_name=…")
-        if target.exists() and not overwrite: raise FileExistsError(17, "exists already; get(…, overwrite=True) replaces it", str(target))
+        if target.is_dir() and not overwrite: raise FileExistsError(17, "there is a folder of that name; get(…, overwrite=True) replaces it", str(target))
         top = f"{owners[0]}/{key}"
         names = files.under(top)
         if names == [""]:
-            if target.is_dir(): shutil.rmtree(target)
+            if target.is_dir() and not target.is_symlink(): shutil.rmtree(target)
             return files.get(top, target)
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
             for name in names: files.get(f"{top}/{name}", draft / name)
-            if target.is_dir(): shutil.rmtree(target)
+            if target.is_dir() and not target.is_symlink(): shutil.rmtree(target)
+            elif os.path.lexists(target): target.unlink()
             draft.rename(target)
         finally: shutil.rmtree(draft, ignore_errors=True)
 
     def delete(self, path: str | os.PathLike):
         "Take a file or folder of this component's own out of the Drive."
-        files, key = self._files("delete"), f"{self._mine()}/{self._key(path)}"
+        files, key = self._pod_files("delete"), f"{self._pod_mine()}/{self._pod_key(path)}"
         if files.kind(key) is None: raise FileNotFoundError(2, f"{self.component_name} has not put this into the Drive {self.id!r}", str(path))
         files.delete(key)
 
@@ -212,24 +223,29 @@ class Path(_PurePath):
     if not hasattr(pathlib.PurePath, "_from_parts"):  # Python 3.12 and later parse in __init__
         def __init__(self, *args): super().__init__(*_lit(args))
 
-    def _like(self, other) -> "Path":
-        other = other if isinstance(other, Path) else Path(other)
+    def _pod_like(self, other) -> "Path":
+        other = other if isinstance(other, Path) else type(self)(other)
         other.origin_name = self.origin_name
         return other
 
     # what is derived from a path has its origin
-    def __truediv__(self, other): return self._like(super().__truediv__(other))
-    def joinpath(self, *other): return self._like(super().joinpath(*other))
-    def with_name(self, name): return self._like(super().with_name(name))
-    def with_stem(self, stem): return self._like(super().with_stem(stem))
-    def with_suffix(self, suffix): return self._like(super().with_suffix(suffix))
-    def relative_to(self, *other): return self._like(super().relative_to(*other))
-    def absolute(self): return self._like(super().absolute())
+    def __truediv__(self, other): return self._pod_like(super().__truediv__(other))
+    def joinpath(self, *other): return self._pod_like(super().joinpath(*other))
+    def with_name(self, name): return self._pod_like(super().with_name(name))
+    def with_stem(self, stem): return self._pod_like(super().with_stem(stem))
+    def with_suffix(self, suffix): return self._pod_like(super().with_suffix(suffix))
+    def relative_to(self, *other): return self._pod_like(super().relative_to(*other))
+    def absolute(self): return self._pod_like(super().absolute())
     @property
-    def parent(self): return self._like(super().parent)
+    def parent(self): return self._pod_like(super().parent)
     @property
-    def parents(self): return [self._like(p) for p in super().parents]
-    def __reduce__(self): return Path.from_dict, (self.to_dict(),)
+    def parents(self): return [self._pod_like(p) for p in super().parents]
+    def __fspath__(self) -> str:
+        "What `open` and the like ask for: the folder of a `lit://` path is there by then."
+        text = super().__fspath__()
+        if _STORAGE in text and text.startswith(f"{_lit_folder()}{os.sep}"): os.makedirs(os.path.dirname(text), exist_ok=True)
+        return text
+    def __reduce__(self): return type(self).from_dict, (self.to_dict(),)
 
     @property
     def hash(self) -> str | None: return self.origin_name and hashlib.sha1(f"{self.origin_name}/{self}".encode()).hexdigest()
@@ -241,13 +257,17 @@ class Path(_PurePath):
     def to_dict(self) -> dict: return {"type": "__path__", "path": str(self), "origin_name": self.origin_name}
     @classmethod
     def from_dict(cls, d: dict, owner: str = "") -> "Path":
-        path = Path(d["path"])
+        path = cls(d["path"])
         path.origin_name = d["origin_name"]
         return path
 
+_STORAGE = os.path.join("", ".pod", "storage", "")
+
+def _lit_folder() -> pathlib.Path: return workspace().machine / "storage"
+
 def _lit(args: tuple) -> tuple:
     if args and isinstance(args[0], str) and args[0].startswith("lit://"):
-        return (workspace().machine / "storage" / args[0].removeprefix("lit://"), *args[1:])
+        return (_lit_folder() / args[0].removeprefix("lit://"), *args[1:])
     return args
 
 
@@ -256,73 +276,75 @@ TYPES["__path__"] = Path
 # %% ../../nbs/app/41_drive.ipynb #30d05158
 class Payload:
     "Any object as a value of the state: set it inside of a Work's run, read it as `.value` in another one's."
-    folder: str | None = None  # of this app's payloads; set in an app's processes
+    _pod_folder: str | None = None  # of this app's payloads; set in an app's processes
 
     def __init__(self, value: Any):
-        self._value, self._here, self.origin_name, self.sha256 = value, True, None, None
+        self._pod_value, self._pod_here, self.origin_name, self._pod_sha256 = value, True, None, None
 
     @property
     def value(self) -> Any:
-        if not self._here: self._value, self._here = self.load(self._file()), True
-        return self._value
+        if not self._pod_here: self._pod_value, self._pod_here = self.load(self._pod_file()), True
+        return self._pod_value
 
     def get(self) -> Any: return self.value
+    hash = property(lambda self: self._pod_sha256, doc="What its file is named by, once it is written.")
 
     def save(self, value: Any, path: str):
         "Write `value` to a file: a subclass may do it otherwise."
-        with open(path, "wb") as f: pickle.dump(value, f, protocol=5)
+        pathlib.Path(path).write_bytes(dumps(value))
 
     def load(self, path: str) -> Any:
         "Read what `save` wrote."
-        with open(path, "rb") as f: return pickle.load(f)
+        return loads(pathlib.Path(path).read_bytes())
 
-    def _file(self) -> str:
-        path = pathlib.Path(Payload.folder or "", f"{self.sha256}.pickle")
-        if Payload.folder is None or not path.exists(): raise PodError(f"this Payload of {self.origin_name} isn't one of this app's: it is only read inside of the app that wrote it")
-        if _sum_of(path) != self.sha256: raise PodError(f"the Payload {path.name} of {self.origin_name} was changed after it was written: it isn't read")
-        if not signed(path, self.sha256): raise Untrusted(path)
+    def _pod_file(self) -> str:
+        path = pathlib.Path(Payload._pod_folder or "", f"{self._pod_sha256}.pickle")
+        if Payload._pod_folder is None or not path.exists(): raise PodError(f"this Payload of {self.origin_name} isn't one of this app's: it is only read inside of the app that wrote it")
+        if _sum_of(path) != self._pod_sha256: raise PodError(f"the Payload {path.name} of {self.origin_name} was changed after it was written: it isn't read")
+        if not signed(path, self._pod_sha256): raise Untrusted(path)
         return str(path)
 
-    def _keep(self, origin: str):
+    def _pod_keep(self, origin: str):
         "Write the object into the app's folder."
-        if self.sha256 or Payload.folder is None: return
-        os.makedirs(Payload.folder, exist_ok=True)
-        part = pathlib.Path(Payload.folder, f".{secrets.token_hex(8)}.part")
+        if self._pod_sha256 or Payload._pod_folder is None: return
+        os.makedirs(Payload._pod_folder, exist_ok=True)
+        part = pathlib.Path(Payload._pod_folder, f".{secrets.token_hex(8)}.part")
         try:
-            self.save(self._value, str(part))
-            self.origin_name, self.sha256 = origin, _sum_of(part)
-            kept = pathlib.Path(Payload.folder, f"{self.sha256}.pickle")
-            sign(kept, self.sha256)
+            self.save(self._pod_value, str(part))
+            self.origin_name, self._pod_sha256 = origin, _sum_of(part)
+            kept = pathlib.Path(Payload._pod_folder, f"{self._pod_sha256}.pickle")
+            sign(kept, self._pod_sha256)
             os.replace(part, kept)
         finally: part.unlink(missing_ok=True)
 
-    def to_dict(self) -> dict: return {"type": "__payload__", "origin_name": self.origin_name, "sha256": self.sha256}
+    def to_dict(self) -> dict: return {"type": "__payload__", "origin_name": self.origin_name, "sha256": self._pod_sha256}
     @classmethod
     def from_dict(cls, d: dict, owner: str = "") -> "Payload":
         if not (isinstance(d["sha256"], str) and d["sha256"].isalnum()): raise PodError(f"{d!r} names no Payload")
         p = cls.__new__(cls)
-        p._value, p._here, p.origin_name, p.sha256 = None, False, d["origin_name"], d["sha256"]
+        p._pod_value, p._pod_here, p.origin_name, p._pod_sha256 = None, False, d["origin_name"], d["sha256"]
         return p
 
     def __reduce__(self): return type(self).from_dict, (self.to_dict(),)
-    def __eq__(self, other): return isinstance(other, Payload) and self.sha256 is not None and self.sha256 == other.sha256
-    def __hash__(self): return hash(self.sha256)
-    def __repr__(self): return f"Payload({self._value!r})" if self._here else f"Payload of {self.origin_name}, {self.sha256[:8]}"
+    def __eq__(self, other): return isinstance(other, Payload) and self._pod_sha256 is not None and self._pod_sha256 == other._pod_sha256
+    def __hash__(self): return hash(self._pod_sha256)
+    def __repr__(self): return f"Payload({self._pod_value!r})" if self._pod_here else f"Payload of {self.origin_name}, {self._pod_sha256[:8]}"
 
 
 TYPES["__payload__"] = Payload
 
 # %% ../../nbs/app/41_drive.ipynb #fe589233
-def _adopt(owner: Component, name: str, value: Any) -> Any:
+def _take_in(owner: Component, name: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith("lit://"): value = Path(value)
-    if isinstance(value, Drive): return value._copy(owner._name)
+    if isinstance(value, Drive): return value._pod_copy(owner._pod_name)
     if isinstance(value, Path):
-        new = value.absolute() if ROLE.get() == "work" else Path.from_dict(value.to_dict())
-        if new.origin_name is None and not hasattr(owner, "flows") and not owner._open: new.origin_name = owner.name
+        new = value.absolute() if ROLE.get() == "work" else type(value).from_dict(value.to_dict())
+        if new.origin_name is None and not hasattr(owner, "flows") and not owner._pod_open: new.origin_name = owner.name
+        os.fspath(new)  # makes the folder of a lit:// path, for who uses it as a string
         return new
     if isinstance(value, Payload):
-        if owner._open: raise StateError(f"{owner.name}.{name}: a Payload is set inside of a Work's run, when there is something in it")
-        if value._here and value.sha256 is None: value._keep(owner.name)
+        if owner._pod_open: raise StateError(f"{owner.name}.{name}: a Payload is set inside of a Work's run, when there is something in it")
+        if value._pod_here and value._pod_sha256 is None: value._pod_keep(owner.name)
     return value
 
-ADOPT.append(_adopt)
+ADOPT.append(_take_in)

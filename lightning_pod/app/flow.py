@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_CALLS', 'FREE_TURNS', 'REST_S', 'next_tick', 'Frontend', 'StaticWebFrontend', 'StreamlitFrontend',
-           'VoilaFrontend', 'Flow', 'Journal', 'Notes', 'why', 'Backend', 'Clock', 'WorkFailed', 'App']
+           'VoilaFrontend', 'Flow', 'Journal', 'Notes', 'why', 'Backend', 'Clock', 'WorkFailed', 'ServiceDied', 'App']
 
 # %% ../../nbs/app/43_flow.ipynb #2e8ed8c2
 import base64, contextlib, heapq, itertools, json, os, pathlib, queue, re, sys, threading, time, traceback, warnings
@@ -16,8 +16,8 @@ from functools import partial
 from importlib import import_module
 
 from .state import CONTAINERS, ROLE, STATE_LIMIT, CallPending, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status
-from .state import as_role, check_size, check_value, encode, exact, fingerprint, private
-from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts, dumps, loads
+from .state import as_role, check_size, check_value, dumps, encode, exact, fingerprint, loads, private, recall
+from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts
 from ..core.config import PodError, replacing
 from ..core.trust import seal, signed, unseal
 
@@ -81,56 +81,56 @@ class Flow(Component):
     "Decides what Works do. Subclass it, and write `run`."
     def __init__(self):
         super().__init__()
-        self._flows, self._works, self._structures, self._layout, self._lightningignore = {}, {}, {}, [], ()
+        self._pod_flows, self._pod_works, self._pod_structures, self._pod_layout, self._pod_lightningignore = {}, {}, {}, [], ()
 
-    def _set(self, name: str, value):
+    def _pod_set(self, name: str, value):
         if isinstance(value, (list, dict)) and value and not isinstance(value, (List, Dict)):
             inside = value.values() if isinstance(value, dict) else value
             if all(isinstance(v, (Component, List, Dict)) for v in inside): value = Dict(**value) if isinstance(value, dict) else List(*value)
-        kinds = (self._flows, self._works, self._structures) if "_flows" in self.__dict__ else ()
+        kinds = (self._pod_flows, self._pod_works, self._pod_structures) if "_pod_flows" in self.__dict__ else ()
         child = next((children[name] for children in kinds if name in children), None)
         if child is not None and value is not child: raise StateError(f"{self.name}.{name}: a child can't be replaced; make another one under another name")
-        if not isinstance(value, (Component, List, Dict)): return super()._set(name, value)
+        if not isinstance(value, (Component, List, Dict)): return super()._pod_set(name, value)
         if child is not None: return
-        self._vars.discard(name)
-        self._prints.pop(name, None)
-        (self._flows if isinstance(value, Flow) else self._works if isinstance(value, Work) else self._structures)[name] = value
-        value._named(f"{self.name}.{name}")
+        self._pod_vars.discard(name)
+        self._pod_prints.pop(name, None)
+        (self._pod_flows if isinstance(value, Flow) else self._pod_works if isinstance(value, Work) else self._pod_structures)[name] = value
+        value._pod_named(f"{self.name}.{name}")
         object.__setattr__(self, name, value)
-        if self._app is not None: self._app.adopt(value)
+        if self._pod_app is not None: self._pod_app.adopt(value)
 
-    def _children(self): return [*self._works.items(), *self._flows.items(), *self._structures.items()]
-    def _put(self, key: str, child):
-        if key not in dict(self._children()): setattr(self, key, child)
+    def _pod_children(self): return [*self._pod_works.items(), *self._pod_flows.items(), *self._pod_structures.items()]
+    def _pod_put(self, key: str, child):
+        if key not in dict(self._pod_children()): setattr(self, key, child)
 
     # ---- to be overridden
     def run(self, *args, **kwargs): "Called at the start, and whenever something has changed."
     def on_exit(self): "When the app ends."
     @property
     def ready(self) -> bool: return all(f.ready for f in self.flows.values())
-    def configure_layout(self): return [{"name": n, "content": f} for n, f in self._flows.items()]
+    def configure_layout(self): return [{"name": n, "content": f} for n, f in self._pod_flows.items()]
     def configure_commands(self): return []
     def configure_api(self): return []
 
     # ---- who is below
     @property
-    def flows(self) -> dict[str, "Flow"]: return {c.name: c for c in self._tree() if isinstance(c, Flow) and c is not self}
-    def works(self, recurse: bool = True) -> list[Work]: return [c for c in self._tree() if isinstance(c, Work)] if recurse else list(self._works.values())
+    def flows(self) -> dict[str, "Flow"]: return {c.name: c for c in self._pod_tree() if isinstance(c, Flow) and c is not self}
+    def works(self, recurse: bool = True) -> list[Work]: return [c for c in self._pod_tree() if isinstance(c, Work)] if recurse else list(self._pod_works.values())
     def named_works(self, recurse: bool = True) -> list[tuple[str, Work]]: return [(w.name, w) for w in self.works(recurse)]
-    lightningignore = private("_lightningignore")
+    lightningignore = private("_pod_lightningignore")
 
     # ---- state
-    def _as_dict(self, whole: bool) -> dict:
-        below = {"flows": self._flows, "works": self._works, "structures": self._structures}
-        return {**super()._as_dict(whole), **{kind: {n: c._as_dict(whole) for n, c in children.items()} for kind, children in below.items()}}
+    def _pod_as_dict(self, whole: bool) -> dict:
+        below = {"flows": self._pod_flows, "works": self._pod_works, "structures": self._pod_structures}
+        return {**super()._pod_as_dict(whole), **{kind: {n: c._pod_as_dict(whole) for n, c in children.items()} for kind, children in below.items()}}
     def state_dict(self) -> dict:
         "This Flow's state, without its children's."
-        return {**super()._as_dict(True), "flows": {}, "works": {}, "structures": {}}
+        return {**super()._pod_as_dict(True), "flows": {}, "works": {}, "structures": {}}
 
     def load_state_dict(self, flow_state: dict, children_states: dict[str, dict], strict: bool = True):
         "Take over a state; `children_states` by the names of the children. `strict`: each child must be there."
         self.set_state({"vars": flow_state["vars"], "calls": flow_state.get("calls", {})})
-        mine = dict(self._children())
+        mine = dict(self._pod_children())
         if strict and (missing := children_states.keys() - mine.keys()): raise PodError(f"{self.name} has no children {sorted(missing)}: make them before their state is loaded")
         for n, s in children_states.items():
             if n in mine: mine[n].set_state(s)
@@ -146,11 +146,11 @@ class Flow(Component):
         if end_msg: print(end_msg, file=sys.stderr)
         raise _End(1)
 
-    def _tick(self, kind: str, what: str, user_key: str | None, **more) -> bool:
-        key, entries = f"{kind}:{user_key or f'{what}.{_line(3)}'}", self._calls.setdefault("scheduling", {})
+    def _pod_tick(self, kind: str, what: str, user_key: str | None, **more) -> bool:
+        key, entries = f"{kind}:{user_key or f'{what}.{_line(3)}'}", self._pod_calls.setdefault("scheduling", {})
         if key not in entries:
             entries[key] = {"running": True, "name": self.name, **more}
-            if self._app is not None: self._app.schedule(self, key)
+            if self._pod_app is not None: self._pod_app.schedule(self, key)
         return entries[key]["running"]
 
     def schedule(self, cron_pattern: str,  # five fields, or hourly, daily, midnight, weekly, monthly, yearly
@@ -159,17 +159,17 @@ class Flow(Component):
                 ) -> bool:
         "True when it is first met, then once for each tick: until the turn has reached the end of `run`."
         next_tick(cron_pattern, datetime.now())  # tells of a wrong pattern at once
-        return self._tick("schedule", cron_pattern, user_key, cron_pattern=cron_pattern, start_time=start_time and start_time.isoformat())
+        return self._pod_tick("schedule", cron_pattern, user_key, cron_pattern=cron_pattern, start_time=start_time and start_time.isoformat())
 
     def every(self, seconds: float, user_key: str | None = None) -> bool:
         "True when it is first met, then each `seconds`; it wakes the app."
-        return self._tick("every", str(seconds), user_key, seconds=seconds)
+        return self._pod_tick("every", str(seconds), user_key, seconds=seconds)
 
     def experimental_iterate(self, iterable: Iterable, run_once: bool = True, user_key: str = ""):
         "Iterate, and go on where it was in a later turn or after a resume."
         key = f"iterate:{user_key or _line(2)}"
-        entry = self._calls.setdefault(key, {"counter": 0, "has_finished": False})
-        if self._app is not None: self._app._mark("calls", self.name, key)
+        entry = self._pod_calls.setdefault(key, {"counter": 0, "has_finished": False})
+        if self._pod_app is not None: self._pod_app._mark("calls", self.name, key)
         if entry["has_finished"] and run_once: return
         entry["has_finished"], first = False, entry["counter"]
         for i, value in enumerate(itertools.islice(iterable, first, None), first):
@@ -185,7 +185,7 @@ def _line(up: int) -> str:
 # %% ../../nbs/app/43_flow.ipynb #a1b76452
 class Journal:
     "The state of an app on disk: `merge` adds what has changed, `state` is all of it."
-    PARTS = ("vars", "calls", "args", "children", "done")
+    PARTS = ("vars", "calls", "args", "before", "children", "done")
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.state = pathlib.Path(path), {p: {} for p in self.PARTS}
@@ -199,14 +199,15 @@ class Journal:
     def _sign_again(self):
         "Of a journal that was trusted as a whole: sign each pickle in it."
         for of in (*self.state["args"].values(), *self.state["children"].values()):
-            for key, text in of.items(): of[key] = seal(base64.b64decode(text.partition(".")[0]))
+            for key, text in of.items(): of[key] = _sealed_again(text)
+        for part in ("vars", "before"): _seal_pickles(self.state[part])
 
     def _merge(self, record: dict):
         for part, of in record.items():
             for name, values in of.items():
                 mine = self.state[part].setdefault(name, {})
                 for k, v in values.items():
-                    if v is None and part in ("args", "calls"): mine.pop(k, None)
+                    if v is None and part in ("args", "before", "calls"): mine.pop(k, None)
                     else: mine[k] = v
 
     def _rewrite(self):
@@ -228,6 +229,14 @@ class Journal:
 
     def close(self): self.file.close()
 
+def _sealed_again(text: str) -> str: return seal(base64.b64decode(text.partition(".")[0]))
+
+def _seal_pickles(value):
+    "Sign what `exact` has pickled, wherever it is in `value`."
+    if isinstance(value, dict) and value.get("type") == "__pickle__": value["data"] = _sealed_again(value["data"])
+    elif isinstance(value, (dict, list)):
+        for v in value.values() if isinstance(value, dict) else value: _seal_pickles(v)
+
 # %% ../../nbs/app/43_flow.ipynb #9d6d04b4
 class Notes:
     "Why calls were made or passed over: a file for each Work, in the app's folder."
@@ -237,7 +246,7 @@ class Notes:
         if self.last.get(work.name) == (key, because): return
         self.last[work.name] = key, because
         self.folder.mkdir(parents=True, exist_ok=True)
-        for digest, text in work._texts().items():
+        for digest, text in work._pod_texts().items():
             if not (file := self.folder / f"{digest}.txt").exists(): file.write_text(text, encoding="utf-8")
         with open(self.folder / f"{work.name}.jsonl", "a", encoding="utf-8") as f:
             f.write(json.dumps({"t": time.time(), "key": key, "hit": hit, "because": because, "parts": parts}) + "\n")
@@ -274,7 +283,7 @@ def _lines(folder, was: str, now: str) -> str:
 
 # %% ../../nbs/app/43_flow.ipynb #b93cbba3
 class Backend:
-    "Starts Works. Messages from them go to `app.inbox` as (name, generation, kind, *rest); 'hello' is the first and 'gone' the last of a generation."
+    "Starts Works. Messages from them go to `app.inbox` as (name, generation, kind, *rest): 'hello' is the first and 'gone' the last of a generation, 'unreadable' stands for what can't be read."
     def open(self, app: "App"): "Before the first turn."
     def start(self, work: Work, generation: int): "Start a process for the Work; return at once."
     def send(self, work: Work, kind: str, *rest): "To the Work's Runner; kept until its process is there."
@@ -291,6 +300,9 @@ class Clock:
 
 class WorkFailed(RuntimeError):
     "A call failed, and its Work has raise_exception=True."
+
+class ServiceDied(RuntimeError):
+    "A thread that the app can't do without has ended with an error."
 
 @dataclass
 class _Process:
@@ -309,14 +321,14 @@ class _State:
 
     def adopt(self, component):
         "Take a component and all below it into the app."
-        for c in component._tree():
-            if c._app is self: continue
-            c._app = self
+        for c in component._pod_tree():
+            if c._pod_app is self: continue
+            c._pod_app = self
             if not isinstance(c, Component): continue
-            if isinstance(c, Work): c._process, c.__dict__["run"] = _Process(), partial(self._call, c, c._options)
+            if isinstance(c, Work): c._pod_process, c.__dict__["run"] = _Process(), partial(self._call, c, c._pod_options)
             self._restore(c)
-            c._on_set = partial(self._was_set, c)
-            self._mark("vars", c.name, *c._vars)
+            c._pod_on_set = partial(self._was_set, c)
+            self._mark("vars", c.name, *c._pod_vars)
         if self._began and self.journal is not None and not self._restoring:  # it is made again when the app goes on
             parent, _, key = component.name.rpartition(".")
             with contextlib.suppress(Exception): self._mark("children", parent, key, value=_text(component))  # what can't be sent runs all the same
@@ -331,61 +343,100 @@ class _State:
         self._mark("vars", component.name, name)
         self._changed = True
         if isinstance(component, Work):
-            component._versions[name] = component._versions.get(name, 0) + 1
-            if component._process.state in ("starting", "up"): self.backend.send(component, "set", {name: (component._versions[name], getattr(component, name))})
+            component._pod_versions[name] = component._pod_versions.get(name, 0) + 1
+            self._forget_before(component, name)
+            if component._pod_process.state in ("starting", "up"): self.backend.send(component, "set", {name: (component._pod_versions[name], getattr(component, name))})
         if self._thread is not None and threading.current_thread() is not self._thread: self.inbox.put(("", 0, "touched"))
 
-    def _on_vars(self, work: Work, values: dict[str, tuple]):
+    def _on_vars(self, work: Work, values: dict[str, tuple],
+                 key: str | None = None,  # of the call that was running
+                ):
         for name, (seen, value) in values.items():
-            if seen < work._versions.get(name, 0) and name not in work._internal and fingerprint(encode(value)) != fingerprint(encode(getattr(work, name))):
+            if seen < work._pod_versions.get(name, 0) and name not in work._pod_internal and fingerprint(encode(value)) != fingerprint(encode(getattr(work, name))):
                 if self.lenient:
                     warnings.warn(str(ConflictError(work.name, name, "Work")), stacklevel=1)
-                    work._set(name, value)  # as the Flow's, so that both sides have it
+                    work._pod_set(name, value)  # as the Flow's, so that both sides have it
                 else:
                     print(f"ConflictError: {ConflictError(work.name, name)}", file=sys.stderr)
                     self.backend.send(work, "conflict", name)
-                    if work._process.key: work._calls[work._process.key]["conflict"] = name
+                    if work._pod_process.key: work._pod_calls[work._pod_process.key]["conflict"] = name
                 continue
             if isinstance(value, CONTAINERS): check_value(work, name, value)  # it may have been changed in place
-            work._apply(name, value)
+            if key in work._pod_args: self._note_before(work, key, name)
+            work._pod_apply(name, value)
             self._mark("vars", work.name, name)
             self._changed = True
+
+    def _note_before(self, work: Work, key: str, name: str):
+        "Keep what an attribute was, when a call changes it for the first time."
+        if name in work._pod_internal or work.cloud_compute.interruptible: return
+        for other in work._pod_before.keys() - {key}:
+            if work._pod_before[other].get(name): work._pod_before[other][name] = []  # there is no way back to before that one
+        notes = work._pod_before.setdefault(key, {})
+        if name not in notes:
+            notes[name] = [getattr(work, name)]
+            self._mark("before", work.name, key)
+
+    def _forget_before(self, work: Work, name: str):
+        "What the Flow sets stands, whatever becomes of the call."
+        for key, notes in work._pod_before.items():
+            if notes.pop(name, None) is not None: self._mark("before", work.name, key)
+
+    def _put_back(self, work: Work, key: str):
+        "A call is made again: the Work's state as it was when the call was first made."
+        for name, old in work._pod_before.pop(key, {}).items():
+            if old: work._pod_set(name, old[0])
+            else: print(f"{work.name}.{name}: a call is made again, and this isn't as it was at its start, since another call has changed it meanwhile", file=sys.stderr)
+        self._mark("before", work.name, key)
 
     def _restore(self, c: Component):
         "Give a component the state that the journal has of it."
         if self._saved is None: return
-        gone = ("_url", "_internal_ip", "_public_ip")
-        vars = {n: v for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._vars or n in c._internal and n not in gone}
+        gone = ("_pod_url", "_pod_internal_ip", "_pod_public_ip")
+        vars = {n: recall(v, c.name, self.journal.path) for n, v in self._saved["vars"].get(c.name, {}).items() if n in c._pod_vars or n in c._pod_internal and n not in gone}
         calls = self._saved["calls"].get(c.name, {})
         if isinstance(c, Flow): return c.load_state_dict({"vars": vars, "calls": calls, "changes": {}}, {}, strict=False)
         c.set_state({"vars": vars, "calls": calls})
-        c._done = set(self._saved["done"].get(c.name, {}))
+        c._pod_done = set(self._saved["done"].get(c.name, {}))
+        c._pod_before = {key: {n: [recall(v, c.name, self.journal.path) for v in old] for n, old in notes.items()} for key, notes in self._saved["before"].get(c.name, {}).items()}
         for key, call in list(calls.items()):
-            if key in ("latest_call_hash", "successes") or (stage := call["statuses"][-1]["stage"]) not in (Stage.PENDING, Stage.RUNNING, Stage.FAILED): continue
-            if stage == Stage.FAILED and not c._raise_exception: continue
-            if (args := self._saved["args"].get(c.name, {}).get(key)) is None: c._calls.pop(key); continue
-            c._args[key], call["attempt"] = _from_text(args, self.journal.path), 1
+            if key in ("latest_call_hash", "successes", "start") or (stage := call["statuses"][-1]["stage"]) not in (Stage.PENDING, Stage.RUNNING, Stage.FAILED): continue
+            if stage == Stage.FAILED and not c._pod_raise_exception: continue
+            if (args := self._saved["args"].get(c.name, {}).get(key)) is None: c._pod_calls.pop(key); continue
+            c._pod_args[key], call["attempt"] = _from_text(args, self.journal.path), 1
             self._stage(c, key, Stage.PENDING, "resume")
-            c._todo.append(key)
+            c._pod_todo.append(key)
 
     def _restore_children(self):
         "Make again what was made on the way."
         self._restoring = True
         for parent, children in self._saved["children"].items():
             holder = self.root
-            for key in parent.split(".")[1:]: holder = dict(holder._children())[key]
-            for key, child in children.items(): holder._put(key, _from_text(child, self.journal.path))
+            for key in parent.split(".")[1:]: holder = dict(holder._pod_children())[key]
+            for key, child in children.items(): holder._pod_put(key, _from_text(child, self.journal.path))
         self._restoring = False
 
-    def _write_journal(self):
+    def _save(self):
+        "Journal what has changed."
         dirty, self._dirty = self._dirty, {p: {} for p in Journal.PARTS}
         if self.journal is not None:
             there = self.components
-            dirty["vars"] = {name: {n: exact(getattr(c, n)) for n in of if n in c._vars or n in c._internal} for name, of in dirty["vars"].items() if (c := there.get(name)) is not None}
-            dirty["calls"] = {name: {key: c._calls.get(key) for key in of} for name, of in dirty["calls"].items() if (c := there.get(name)) is not None}
+            dirty["vars"] = {name: {n: exact(getattr(c, n)) for n in of if n in c._pod_vars or n in c._pod_internal} for name, of in dirty["vars"].items() if (c := there.get(name)) is not None}
+            dirty["calls"] = {name: {key: c._pod_calls.get(key) for key in of} for name, of in dirty["calls"].items() if (c := there.get(name)) is not None}
+            dirty["before"] = {name: {key: _exactly(there[name]._pod_before.get(key)) for key in of} for name, of in dirty["before"].items() if name in there}
             self.journal.merge(dirty)
+
+    def _save_ends(self):
+        "Journal the calls that have ended, before a Flow or a command can see it."
+        if self._dirty["calls"]: self._save()
+
+    def _write_journal(self):
+        "Journal what has changed, then send the calls of this turn."
+        self._save()
         held, self._held = self._held, []
         for work in held: self._pump(work)
+
+def _exactly(notes: dict[str, list] | None) -> dict | None: return notes and {n: [exact(v) for v in old] for n, old in notes.items()}
 
 # %% ../../nbs/app/43_flow.ipynb #82202bdc
 MAX_CALLS = 200  # whose stages are kept, for each Work
@@ -396,8 +447,8 @@ class _Calls:
         if ROLE.get() != "flow": raise PodError(f"{work.name}.run was called outside of a Flow's run: the app is running, and only its Flows start calls")
         parts = call_parts(work, args, kwargs)
         key = call_key(parts)
-        call = work._calls.get(key)
-        done = "ret" in call if call else key in work._done
+        call = work._pod_calls.get(key)
+        done = "ret" in call if call else key in work._pod_done
         newest = call["statuses"][-1] if call else {}
         stage = Stage.FAILED if newest.get("reason") == Reason.SIGNAL else newest.get("stage")  # stopped from outside: that isn't undone by asking again
         hit = done and (work.cache_calls or not work.parallel and call is not None and call.get("pass") == self._pass)
@@ -405,7 +456,7 @@ class _Calls:
             self._passed |= not work.cache_calls
             self._note(work, key, parts, True, "this call has succeeded, and nothing that it depends on has changed")
         elif done or stage in (None, Stage.STOPPED):
-            first = work._calls["latest_call_hash"] is None
+            first = work._pod_calls["latest_call_hash"] is None
             self._note(work, key, parts, False, "cache_calls=False" if done else "the call before was stopped" if stage else "the first call" if first else "such a call wasn't made before")
             self._queue(work, key, args, kwargs, options)
         if not hit and not work.parallel: raise CallPending(work.name, key)
@@ -414,35 +465,36 @@ class _Calls:
         if self.notes: self.notes.add(work, key, parts, hit, f"{'hit' if hit else 'miss'}: {because}")
 
     def _queue(self, work: Work, key: str, args: tuple, kwargs: dict, options: dict, reason: str | None = None):
-        old = work._calls.pop(key, {"statuses": []})
-        work._calls[key] = {"statuses": old["statuses"], "pass": self._pass, "attempt": 1}
-        work._args[key] = args, kwargs, options
-        if self.journal is not None: self._mark("args", work.name, key, value=_text(work._args[key]))
-        work._calls["latest_call_hash"] = key
+        old = work._pod_calls.pop(key, {"statuses": []})
+        work._pod_calls[key] = {"statuses": old["statuses"], "pass": self._pass, "attempt": 1}
+        work._pod_args[key] = args, kwargs, options
+        if self.journal is not None: self._mark("args", work.name, key, value=_text(work._pod_args[key]))
+        work._pod_calls["latest_call_hash"] = key
         self._mark("calls", work.name, "latest_call_hash")
         self._stage(work, key, Stage.PENDING, reason)
-        work._todo.append(key)
+        work._pod_todo.append(key)
         self._held.append(work)
-        if wait := work.cloud_compute.wait: self._later(wait, self._timed_out, work, key, work._calls[key]["statuses"][-1], "waited to be started for more than its wait", wait)
+        if wait := work.cloud_compute.wait: self._later(wait, self._timed_out, work, key, work._pod_calls[key]["statuses"][-1], "waited to be started for more than its wait", wait)
         self._forget(work)
 
     def _forget(self, work: Work):
         "Keep the stages of the newest calls; of older ones only that they succeeded."
-        keys = [k for k in work._calls if k not in ("latest_call_hash", "successes")]
+        keys = [k for k in work._pod_calls if k not in ("latest_call_hash", "successes")]
         for key in keys[: max(0, len(keys) - MAX_CALLS)]:
-            if work._calls[key]["statuses"][-1]["stage"] in (Stage.PENDING, Stage.RUNNING): continue
-            if "ret" in work._calls.pop(key) and work.cache_calls:
-                work._done.add(key)
+            if work._pod_calls[key]["statuses"][-1]["stage"] in (Stage.PENDING, Stage.RUNNING): continue
+            if "ret" in work._pod_calls.pop(key) and work.cache_calls:
+                work._pod_done.add(key)
                 self._mark("done", work.name, key, value=1)
             self._mark("calls", work.name, key)
             self._drop_args(work, key)
 
     def _drop_args(self, work: Work, key: str):
-        if work._args.pop(key, None) is not None: self._mark("args", work.name, key)
+        if work._pod_args.pop(key, None) is not None: self._mark("args", work.name, key)
+        if work._pod_before.pop(key, None) is not None: self._mark("before", work.name, key)
 
     def _stage(self, work: Work, key: str, stage: str, reason: str | None = None, message: str | None = None, timestamp: float | None = None):
         "The next stage of a call."
-        statuses = work._calls[key]["statuses"]
+        statuses = work._pod_calls[key]["statuses"]
         statuses.append(Status(stage, timestamp or time.time(), reason, message).to_dict())
         del statuses[:-KEPT_STATUSES]
         self._mark("calls", work.name, key)
@@ -450,47 +502,51 @@ class _Calls:
 
     def _pump(self, work: Work):
         "Send the next call, if the Work is free."
-        p = work._process
-        if p.key is not None or not work._todo or p.state == "stopping" or self.stage != "running": return
+        p = work._pod_process
+        if p.key is not None or p.state == "stopping" or self.stage != "running": return
+        if p.state == "none" and self._asked_to_start(work): self._start(work)
+        if not work._pod_todo: return
+        self._put_back(work, key := work._pod_todo.popleft())
         if p.state == "none": self._start(work)
-        p.key = key = work._todo.popleft()
-        args, kwargs, options = work._args[key]
-        self.backend.send(work, "call", key, args, kwargs, work._calls[key]["attempt"] > options["retries"])
+        p.key = key
+        args, kwargs, options = work._pod_args[key]
+        self.backend.send(work, "call", key, args, kwargs, work._pod_calls[key]["attempt"] > options["retries"])
 
     def _start(self, work: Work):
-        p = work._process
+        p = work._pod_process
         p.state, p.generation, p.key = "starting", p.generation + 1, None
+        work._pod_versions.clear()  # the process begins with all that was set
         try: self.backend.start(work, p.generation)
         except BaseException:
             p.state = "none"
             raise
 
     def _on_hello(self, work: Work, ip: str):
-        if work._process.state == "starting": work._process.state = "up"
-        work._internal_ip = ip
-        if (key := work._calls["latest_call_hash"]) == "start": self._stage(work, key, Stage.STARTED)
+        if work._pod_process.state == "starting": work._pod_process.state = "up"
+        work._pod_internal_ip = ip
+        if self._asked_to_start(work): self._stage(work, "start", Stage.STARTED)
         self._changed = True
 
     def _on_event(self, work: Work, event: dict):
-        work._events.append(event)
+        work._pod_events.append(event)
         self._changed = True
 
     def _on_status(self, work: Work, key: str, status: dict):
-        if key != work._process.key: return  # the call was given up by this side
-        if status["stage"] == Stage.SUCCEEDED and (name := work._calls[key].pop("conflict", None)):
+        if key != work._pod_process.key: return  # the call was given up by this side
+        if status["stage"] == Stage.SUCCEEDED and (name := work._pod_calls[key].pop("conflict", None)):
             status = {"stage": Stage.FAILED, "reason": Reason.CONFLICT, "message": str(ConflictError(work.name, name))}
-            if work._raise_exception: self._fail(WorkFailed(status["message"]))
+            if work._pod_raise_exception: self._fail(WorkFailed(status["message"]))
         self._stage(work, key, **status)
         if status["stage"] != Stage.RUNNING: self._ended(work, key, status["stage"])
-        elif seconds := work._args[key][2]["timeout"]: self._later(seconds, self._timed_out, work, key, work._calls[key]["statuses"][-1], "ran longer than its timeout", seconds)
+        elif seconds := work._pod_args[key][2]["timeout"]: self._later(seconds, self._timed_out, work, key, work._pod_calls[key]["statuses"][-1], "ran longer than its timeout", seconds)
 
     def _ended(self, work: Work, key: str, stage: str):
         "A call is over: note it, make it again if that was asked for, and go on with the next one."
-        call, options, p = work._calls[key], work._args[key][2], work._process
+        call, options, p = work._pod_calls[key], work._pod_args[key][2], work._pod_process
         if p.key == key: p.key = None
         if stage == Stage.SUCCEEDED:
             call["ret"] = None
-            work._calls["successes"] = work._calls.get("successes", 0) + 1
+            work._pod_calls["successes"] = work._pod_calls.get("successes", 0) + 1
             self._mark("calls", work.name, key, "successes")
             self._drop_args(work, key)
         elif stage == Stage.FAILED and call["attempt"] <= options["retries"]:
@@ -499,30 +555,38 @@ class _Calls:
             self._later(options["backoff"] * 2 ** (call["attempt"] - 2), self._again, work, key)
         self._held.append(work)
         self._forget(work)
-        if (idle := work.cloud_compute.idle_timeout) and not work._todo:
-            self._later(idle, lambda g=p.generation: self._end_process(work) if (p.generation, p.key, p.state) == (g, None, "up") and not work._todo else None)
+        if (idle := work.cloud_compute.idle_timeout) and not work._pod_todo:
+            self._later(idle, lambda g=p.generation: self._end_process(work) if (p.generation, p.key, p.state) == (g, None, "up") and not work._pod_todo else None)
 
     def _again(self, work: Work, key: str):
-        if key in work._calls and work._calls[key]["statuses"][-1]["stage"] == Stage.PENDING and key not in work._todo:
-            work._todo.append(key)
+        if key in work._pod_calls and work._pod_calls[key]["statuses"][-1]["stage"] == Stage.PENDING and key not in work._pod_todo:
+            work._pod_todo.append(key)
             self._held.append(work)
 
     def _timed_out(self, work: Work, key: str, stamp: dict, what: str, seconds: float):
-        if key not in work._calls or work._calls[key]["statuses"][-1] is not stamp: return
-        if key in work._todo: work._todo.remove(key)
-        busy = work._process.key == key
+        if key not in work._pod_calls or work._pod_calls[key]["statuses"][-1] is not stamp: return
+        if key in work._pod_todo: work._pod_todo.remove(key)
+        busy = work._pod_process.key == key
         self._given_up(work, key, Reason.TIMEOUT, f"{work.name} {what} of {seconds:g} s")
         if busy: self._end_process(work, "stop", "its time is up")
 
     def _given_up(self, work: Work, key: str, reason: str, message: str):
         "A call failed without its process being able to tell."
-        final = work._calls[key]["attempt"] > work._args[key][2]["retries"]
+        final = work._pod_calls[key]["attempt"] > work._pod_args[key][2]["retries"]
         self._stage(work, key, Stage.FAILED, reason, message)
         self._ended(work, key, Stage.FAILED)
         print(f"{work.name}: {message}", file=sys.stderr)
-        if final and work._raise_exception: self._fail(WorkFailed(message))
+        if final and work._pod_raise_exception: self._fail(WorkFailed(message))
 
-    def _on_fatal(self, work: Work, text: str): self._fail(WorkFailed(f"{work.name} failed:\n{text}"))
+    def _on_unreadable(self, work: Work, error: str):
+        "Something that the Work sent can't be read here: its call fails, and its process ends."
+        key, message = work._pod_process.key, f"what {work.name} sent can't be read by the Flow's process:\n{error}"
+        if key is not None: self._given_up(work, key, Reason.EXCEPTION, message)
+        elif work._pod_raise_exception: self._fail(WorkFailed(message))
+        else: print(message, file=sys.stderr)
+        self._end_process(work, "stop", "the Flow can't read what it sends")
+
+    def _on_fatal(self, work: Work, error: str): self._fail(WorkFailed(f"{work.name} failed: {error}"))  # its traceback is in the Work's log and status
 
     def _fail(self, error: Exception):
         if self.error is None: self.error = error
@@ -530,54 +594,65 @@ class _Calls:
     def _on_gone(self, work: Work, how: str,  # for people: "was killed by SIGKILL"
                  stopped: bool = False,  # whether somebody asked it to end
                 ):
-        p = work._process
+        p = work._pod_process
         was, p.state, key = p.state, "none", p.key
-        if work._url: work._apply("_url", "")
+        if work._pod_url: work._pod_apply("_pod_url", "")
         self._changed = True
         if was == "stopping" or self.stage != "running": p.key = None
         elif stopped:
-            for k in [key, *work._todo]:
+            for k in [key, *work._pod_todo]:
                 if k is not None: self._stage(work, k, Stage.STOPPED, Reason.SIGNAL, how)
             p.key = None
-            work._todo.clear()
+            work._pod_todo.clear()
         elif key is not None: self._given_up(work, key, Reason.DIED, f"the process of {work.name} {how}")
+        elif self._asked_to_start(work):
+            self._stage(work, "start", Stage.FAILED, Reason.DIED, f"the process of {work.name} {how}")
+            if work._pod_raise_exception: self._fail(WorkFailed(work.status.message))
         elif self.error is None and how != "ended": print(f"the process of {work.name} {how}; its next call starts it again", file=sys.stderr)
         self._held.append(work)
 
     # ---- what a Flow asks for
+    def _asked_to_start(self, work: Work) -> bool: return work._pod_calls["latest_call_hash"] == "start" and work.is_pending
+
     def start_work(self, work: Work):
-        if work._process.state in ("starting", "up"): return
-        if work._calls["latest_call_hash"] is None:
-            work._calls["latest_call_hash"], work._calls["start"] = "start", {"statuses": []}
+        "Pending, then started; at once where the process is warm already. A Work that has a call keeps that call's status."
+        there = work._pod_process.state
+        if work._pod_calls["latest_call_hash"] is None or work.has_stopped:
+            work._pod_calls["latest_call_hash"] = "start"
+            work._pod_calls.setdefault("start", {"statuses": []})
+            self._mark("calls", work.name, "latest_call_hash")
             self._stage(work, "start", Stage.PENDING)
-        self._start(work)
+            if there == "up": self._stage(work, "start", Stage.STARTED)
+        if there == "none": self._start(work)
+        elif there == "stopping": self._held.append(work)
 
     def stop_work(self, work: Work):
-        p, latest = work._process, work._calls["latest_call_hash"]
-        if p.state in ("none", "stopping") and not work._todo and p.key is None and (latest is None or work.has_stopped): return
-        for key in dict.fromkeys(k for k in (p.key, *work._todo, latest) if k is not None): self._stage(work, key, Stage.STOPPED, Reason.STOP)
-        work._todo.clear()
+        p, latest = work._pod_process, work._pod_calls["latest_call_hash"]
+        if p.state in ("none", "stopping") and not work._pod_todo and p.key is None and (latest is None or work.has_stopped): return
+        for key in dict.fromkeys(k for k in (p.key, *work._pod_todo, latest) if k is not None): self._stage(work, key, Stage.STOPPED, Reason.STOP)
+        work._pod_todo.clear()
         self._end_process(work)
 
     def _end_process(self, work: Work, *message: str):
         "Ask a Work's process to end; kill it when its grace is over."
-        p = work._process
+        p = work._pod_process
         p.key = None
         if p.state not in ("starting", "up"): return
         p.state = "stopping"
         self.backend.send(work, *(message or ("stop",)))
-        self._later(work._grace, lambda g=p.generation: self.backend.kill(work, f"killed: it did not end within {work._grace:g} s") if (p.generation, p.state) == (g, "stopping") else None)
+        self._later(work._pod_grace, lambda g=p.generation: self.backend.kill(work, f"killed: it did not end within {work._pod_grace:g} s") if (p.generation, p.state) == (g, "stopping") else None)
 
     def retry(self, work: Work):
-        key = work._calls["latest_call_hash"]
-        if key in work._args and (work.has_failed or work.has_stopped): self._queue(work, key, *work._args[key], reason=Reason.RETRY)
+        key = work._pod_calls["latest_call_hash"]
+        if key in work._pod_args and (work.has_failed or work.has_stopped): self._queue(work, key, *work._pod_args[key], reason=Reason.RETRY)
 
     def _on_restart(self, work: Work):
         "`pod restart`: end the process, and make the newest call again."
-        key = work._calls["latest_call_hash"]
+        key = work._pod_calls["latest_call_hash"]
         self.stop_work(work)
-        if key in work._args: self._queue(work, key, *work._args[key], reason="restart")
-        elif key is not None: work._calls[key].pop("ret", None)  # the Flow makes it again
+        if key == "start": self.start_work(work)
+        elif key in work._pod_args: self._queue(work, key, *work._pod_args[key], reason="restart")
+        elif key is not None: work._pod_calls[key].pop("ret", None)  # the Flow makes it again
 
 # %% ../../nbs/app/43_flow.ipynb #cf825868
 FREE_TURNS, REST_S = 100, 0.05  # so many turns in a row that only the Flow's own changes ask for; then one each REST_S seconds
@@ -595,12 +670,13 @@ class App(_State, _Calls):
         self.backend, self.clock, self.folder = Backend(), Clock(), None
         self.turns, self._pass, self._changed, self._passed, self._began, self._restoring = 0, 0, True, False, False, False
         self._at, self._alone = None, 0  # the call at which the turn ended; turns since something came from outside
+        self._told: set[tuple] = set()  # failed calls of which was said that the Flow waits for them
         self._timers, self._count, self._thread = [], itertools.count(), None
         self._dirty: dict[str, dict[str, dict]] = {p: {} for p in Journal.PARTS}
         self._held: list[Work] = []  # whose calls of this turn are sent when it is journalled
         self._names: dict[str, Work] = {}
         self.journal = self.notes = self._saved = None
-        root._named("root")
+        root._pod_named("root")
 
     def run(self, background: bool | None = None,  # default: in a notebook
             **options):
@@ -609,7 +685,7 @@ class App(_State, _Calls):
 
     # ---- what it is made of
     @property
-    def components(self) -> dict[str, Component]: return {c.name: c for c in self.root._tree() if isinstance(c, Component)}
+    def components(self) -> dict[str, Component]: return {c.name: c for c in self.root._pod_tree() if isinstance(c, Component)}
     @property
     def works(self) -> list[Work]: return self.root.works()
     @property
@@ -634,6 +710,10 @@ class App(_State, _Calls):
         self.inbox.put(("", 0, "command", command, kwargs, future))
         return future
 
+    def died(self, why: str):
+        "Called by a thread that the app can't do without, when it ends with an error."
+        self.inbox.put(("", 0, "died", why))
+
     # ---- time
     def _later(self, seconds: float, what, *args):
         heapq.heappush(self._timers, (self.clock.time() + seconds, next(self._count), partial(what, *args)))
@@ -645,7 +725,7 @@ class App(_State, _Calls):
 
     def schedule(self, flow: Flow, key: str):
         "Set the next tick of an entry of `flow.schedule` or `flow.every`."
-        entry, now = flow._calls["scheduling"][key], self.clock.time()
+        entry, now = flow._pod_calls["scheduling"][key], self.clock.time()
         self._mark("calls", flow.name, "scheduling")
         if "seconds" in entry: due = now + entry["seconds"]
         else:
@@ -666,39 +746,61 @@ class App(_State, _Calls):
         if self._saved:
             self._restore_children()
             for flow in self.flows:
-                for key in flow._calls.get("scheduling", {}): self.schedule(flow, key)
+                for key in flow._pod_calls.get("scheduling", {}): self.schedule(flow, key)
         self.backend.open(self)
         for work in self.works:
-            if work._todo: self._held.append(work)
-            if work._start_with_flow and work._process.state == "none": self._start(work)
+            if work._pod_todo: self._held.append(work)
+            by_hand = work._pod_calls["latest_call_hash"] == "start" and work.status.stage in (Stage.PENDING, Stage.STARTED)
+            if (work._pod_start_with_flow or by_hand) and work._pod_process.state == "none": self._start(work)
 
     def turn(self):
         "Run the Flow once, then note what has changed and send its calls."
+        self._save_ends()
         self._changed, at = False, None
         with as_role("flow"):
             try: self.root.run()
-            except CallPending as e: at = e.args
+            except CallPending as e: at = self._stands_at(e)
             self._look()
-            for flow in self.flows: flow._layout = _layout_of(flow, flow.configure_layout())
-            for work in self.works: work._layout = _content(work, work.configure_layout() or "")
+            for flow in self.flows: flow._pod_layout = _layout_of(flow, flow.configure_layout())
+            for work in self.works: work._pod_layout = _content(work, work.configure_layout() or "")
         self._alone = FREE_TURNS if at is not None and at == self._at else self._alone + 1
         self._at, self.turns = at, self.turns + 1
         if at is None: self._end_pass()
         self._write_journal()
 
+    def _stands_at(self, pending: CallPending) -> tuple:
+        "The call at which the turn has ended. When it has failed the Flow stands there for ever, and has to say so."
+        name, key = pending.args
+        work = self.components[name]
+        newest = work._pod_calls[key]["statuses"][-1]
+        if newest["stage"] in (Stage.FAILED, Stage.STOPPED) and (mark := (name, key, newest["timestamp"])) not in self._told:
+            self._told.add(mark)
+            frames = traceback.extract_tb(pending.__traceback__)
+            ours = type(self)._stands_at.__code__.co_filename
+            at = next((f for f in reversed(frames) if f.filename != ours), frames[-1])
+            # one whose on_exception is about to end the app has a moment to do so
+            self._later(0.5 if work._pod_raise_exception else 0.0, self._tell_where, work, key, newest, f"{os.path.basename(at.filename)}, line {at.lineno}: {at.line}")
+        return pending.args
+
+    def _tell_where(self, work: Work, key: str, newest: dict, where: str):
+        if self.error or work._pod_calls.get(key, {"statuses": [None]})["statuses"][-1] is not newest: return
+        because = ((newest.get("message") or newest.get("reason") or "").strip().splitlines() or [""])[-1]
+        print(f"the Flow waits at {where}\n  This call of {work.name} has {newest['stage']} ({because}), and nothing makes it again by itself: give the Work retries=…, "
+              f"call {work.name.replace('root', 'self', 1)}.retry() before this line, or `pod restart` it; with parallel=True the Flow goes on", file=sys.stderr)
+
     def _look(self):
-        for c in self.root._tree():
-            for name in c._scan():
+        for c in self.root._pod_tree():
+            for name in c._pod_scan():
                 check_value(c, name, getattr(c, name))
                 self._was_set(c, name)
-        check_size(self.root._tree(), self.state_limit)
+        check_size(self.root._pod_tree(), self.state_limit)
 
     def _end_pass(self):
         "The Flow has been to its end: ticks are over, and calls that aren't cached may be made again."
         self._pass += 1
         if self._passed: self._changed, self._passed = True, False
         for flow in self.flows:
-            for entry in flow._calls.get("scheduling", {}).values(): entry["running"] = False
+            for entry in flow._pod_calls.get("scheduling", {}).values(): entry["running"] = False
 
     def pass_messages(self, block: bool = True):
         "Apply what has arrived; wait for something that changes the state if nothing has."
@@ -718,13 +820,15 @@ class App(_State, _Calls):
     def _receive(self, name: str, generation: int, kind: str, *rest):
         if kind == "stop": raise _End(130)
         if kind == "touched": self._changed = True
+        elif kind == "died": self._fail(ServiceDied(*rest))
         elif kind == "command": self._command(*rest)
         else:
             if name not in self._names: self._names = {w.name: w for w in self.works}
             work = self._names.get(name)
-            if work is not None and (kind == "restart" or work._process.generation == generation): getattr(self, f"_on_{kind}")(work, *rest)
+            if work is not None and (kind == "restart" or work._pod_process.generation == generation): getattr(self, f"_on_{kind}")(work, *rest)
 
     def _command(self, command, kwargs: dict, future: Future):
+        self._save_ends()
         with as_role("flow"):
             try:
                 if not callable(command):
@@ -748,7 +852,7 @@ class App(_State, _Calls):
         except KeyboardInterrupt: self.exit_code = 130
         except BaseException as e:
             self.error, self.exit_code = e, 1
-            if not isinstance(e, (WorkFailed, PodError)): traceback.print_exc()
+            if not isinstance(e, (WorkFailed, ServiceDied, PodError)): traceback.print_exc()
         finally: self._finish()
         return self.exit_code
 
@@ -757,25 +861,25 @@ class App(_State, _Calls):
         self.stage = "failed" if self.exit_code == 1 else "stopping"
         works = self.works if self._began else []
         for work in works:
-            busy = work._process.key
-            for key in dict.fromkeys(k for k in (busy, *work._todo) if k):
+            busy = work._pod_process.key
+            for key in dict.fromkeys(k for k in (busy, *work._pod_todo) if k):
                 if self.exit_code == 0: self._stage(work, key, Stage.STOPPED, "app ended")
             self._end_process(work, *(("stop", "the app ended") if busy else ("end",)))
         with contextlib.suppress(_End, KeyboardInterrupt):
-            while any(w._process.state != "none" for w in works):
+            while any(w._pod_process.state != "none" for w in works):
                 self._do_what_is_due()
                 message = self.clock.get(self.inbox, max(0.01, self._timers[0][0] - self.clock.time()) if self._timers else 1.0)
                 if message is not None and message[2] in ("vars", "gone"): self._receive(*message)
         for work in works:
-            if work._process.state != "none": self.backend.kill(work, "killed: the app was interrupted twice")
+            if work._pod_process.state != "none": self.backend.kill(work, "killed: the app was interrupted twice")
         if self._began:
             for flow in self.flows: flow.on_exit()
             self._held = []
             self._write_journal()
         if self.journal is not None: self.journal.close()
         self.backend.close()
-        for c in self.root._tree():  # plain objects again, so that what they hold can be looked at
-            c._app = c._on_set = None
+        for c in self.root._pod_tree():  # plain objects again, so that what they hold can be looked at
+            c._pod_app = c._pod_on_set = None
             c.__dict__.pop("run", None)
 
 class _Single(Flow):

@@ -8,9 +8,10 @@ __all__ = ['LOG_LIMIT', 'LOGS_KEPT', 'ORPHAN_S', 'ComponentLog', 'load_main', 'l
            'why_of', 'run', 'Running', 'Harness']
 
 # %% ../../nbs/app/45_local.ipynb #45db5564
-import contextlib, html, io, json, os, pathlib, pickle, queue, secrets, select, signal, socket, subprocess, sys, threading, time, traceback
+import contextlib, copy, html, io, json, os, pathlib, pickle, queue, secrets, select, signal, socket, subprocess, sys, threading, time, traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import import_module
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
@@ -19,9 +20,9 @@ from types import ModuleType
 import psutil
 
 from .drive import Payload
-from .flow import App, Backend, Clock, Flow, Journal, Notes, _End, why
-from .state import as_role
-from .work import Runner, Work, after, dumps, loads
+from .flow import App, Backend, Clock, Flow, Journal, Notes, ServiceDied, WorkFailed, _End, why
+from .state import CONTAINERS, as_role, dumps, loads, set_program
+from .work import Runner, Work, after, service
 from ..core import job as _jobs
 from ..core.config import PodError, read_json, workspace
 from ..core.index import jobs_of
@@ -40,10 +41,10 @@ class ComponentLog(io.RawIOBase):
                 ):
         self.path, self.name, self.fds, self.screen = pathlib.Path(path), name, fds, screen
         self.limit, self.guard, self.fresh = limit or int(os.environ.get("POD_LOG_LIMIT", LOG_LIMIT)), threading.RLock(), True
-        self.fd = fds[0] if fds else self._open()
+        self.fd = fds[0] if fds else self._open_file()
         self.size = os.fstat(self.fd).st_size if self.path.exists() else 0
 
-    def _open(self) -> int: return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _open_file(self) -> int: return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     def writable(self): return True
     def fileno(self): return self.screen.fd if self.screen else self.fd
     def isatty(self): return self.screen is not None and os.isatty(self.screen.fd)
@@ -66,7 +67,7 @@ class ComponentLog(io.RawIOBase):
         with self.guard:
             for i in reversed(range(LOGS_KEPT)):
                 with contextlib.suppress(FileNotFoundError): os.replace(self.old(i), self.old(i + 1))
-            fd = self._open()
+            fd = self._open_file()
             for mine in self.fds or (self.fd,): os.dup2(fd, mine, inheritable=bool(self.fds))
             os.close(fd)
             self.size = 0
@@ -107,6 +108,7 @@ def load_main(file: str | os.PathLike, name: str = "__main__", argv: list[str] |
     module.__file__, module.__dict__["__spec__"] = file, None
     sys.modules["__main__"] = module
     if name != "__main__": sys.modules[name] = module
+    set_program(module)
     if os.path.dirname(file) not in sys.path: sys.path.insert(0, os.path.dirname(file))
     if argv is not None: sys.argv = [file, *argv]
     _loading = []
@@ -171,21 +173,24 @@ ORPHAN_S = 3.0  # how long a Work may take to end by itself when its app is gone
 def work_body(ctx: Context) -> dict:
     "Connects to the app, and runs calls until the end."
     config, app = ctx.config, pathlib.Path(ctx.config["app"])
+    _find_commands()
     if config.get("cpu"): os.environ.update(OMP_NUM_THREADS=str(max(1, round(config["cpu"]))))
     with ComponentLog(ctx.path / "log.txt", config["name"]).taking_output():
         with io.BytesIO(read_signed(ctx.path / "work.pickle")) as f: head, work = pickle.load(f), f.read()
         sys.path[:] = head["sys_path"]
         if head["compat"]: import_module("lightning_pod.app.compat").install()
         if head["main"]: load_main(head["main"], "__mp_main__", head["argv"])
-        Payload.folder = str(app / "payloads")
+        Payload._pod_folder = str(app / "payloads")
         work = loads(work)
         if head["again"]: make_again(work, head["again"])
         if (link := read_json(app / "link.json")) is None: raise PodError(f"the app of {config['name']} is gone")
         connection = _connect(link)
         connection.send((work.name, head["generation"]))
-        runner = Runner(work, lambda *message: connection.send_bytes(pickle.dumps(message, 5)), job=ctx)
+        runner = Runner(work, lambda *message: connection.send_bytes(dumps(message)), job=ctx)
         signal.signal(signal.SIGTERM, runner.on_sigterm)
-        for target in (runner.keep_sending, lambda: _listen(connection, runner), lambda: (ctx.wait_for_stop(), _stop(runner, ctx.why))): threading.Thread(target=target, daemon=True).start()
+        service("sending", runner.keep_sending, runner.died)
+        service("listening", lambda: _listen(connection, runner), runner.died)
+        service("stop", lambda: (ctx.wait_for_stop(), _stop(runner, ctx.why)), runner.died)
         try:
             runner.send("hello", "127.0.0.1")
             runner.serve()
@@ -195,6 +200,11 @@ def work_body(ctx: Context) -> dict:
         finally: end_family(os.getpid(), grace=1.0)
         if runner.why: raise JobStopped(runner.why)
         return {"name": work.name}
+
+def _find_commands():
+    "What is installed beside this Python is found as a command, also where the environment isn't activated."
+    here, path = os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)
+    if here not in path.split(os.pathsep): os.environ["PATH"] = here + os.pathsep + path
 
 def _connect(link: dict):
     connection = Client(tuple(link["address"]), authkey=bytes.fromhex(link["key"]))
@@ -208,15 +218,21 @@ def _no_delay(connection):
 def _listen(connection, runner: Runner):
     "Hand what the Flow sends to the Runner; when the Flow is gone, end."
     with contextlib.suppress(EOFError, OSError):
-        while True: runner.receive(*pickle.loads(connection.recv_bytes()))
+        while True:
+            data = connection.recv_bytes()
+            try: message = loads(data)
+            except Exception as e: runner.trouble = PodError(f"{runner.work.name}: what the Flow sent can't be read here: {type(e).__name__}: {e}")
+            else: runner.receive(*message)
     if runner.why is None and runner.calls.qsize() == 0 or runner.key:
         after(ORPHAN_S, lambda: (end_family(os.getpid()), os._exit(1)))
         _stop(runner, "its app is gone")
 
 def _stop(runner: Runner, why: str):
-    "End the Work's call, and what it started."
+    "End the Work's call, and what it started; a script that runs as a process of its own is ended by who waits for it."
+    apart = getattr(sys.modules.get("lightning_pod.app.script"), "groups", ())
     for p in family(os.getpid()):
-        with contextlib.suppress(psutil.Error): p.terminate()
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(p.pid) not in apart: p.terminate()
     runner.stop(why)
 
 # %% ../../nbs/app/45_local.ipynb #abe80909
@@ -238,13 +254,16 @@ class LocalBackend(Backend):
         self.listener = Listener(("127.0.0.1", 0), authkey=key, backlog=128)
         fd = os.open(app.folder / "link.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(fd, "w") as f: json.dump({"address": self.listener.address, "key": key.hex()}, f)
-        threading.Thread(target=self._accept, daemon=True, name="works").start()
+        service("works", self._accept, app.died)
 
     def _accept(self):
         while not self.closed:
             try: connection = self.listener.accept()
             except (OSError, EOFError, AuthenticationError): continue  # somebody without the key, or the end
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+            except AttributeError:
+                if self.closed: return
+                raise
+            service("messages of a Work", partial(self._read, connection), self.app.died)
 
     def _read(self, connection):
         with contextlib.suppress(EOFError, OSError):
@@ -257,7 +276,14 @@ class LocalBackend(Backend):
                 self.readers[name, generation] = threading.current_thread()
                 self.links[name, generation] = connection
                 for message in self.kept.pop((name, generation), []): connection.send_bytes(message)
-            while True: self.app.inbox.put((name, generation, *pickle.loads(connection.recv_bytes())))
+            while True:
+                try: data = connection.recv_bytes()
+                except TypeError:  # it was closed meanwhile: Python takes the None in its place for a number
+                    if connection.closed: return
+                    raise
+                try: message = loads(data)
+                except Exception: message = "unreadable", traceback.format_exc(limit=-1)
+                self.app.inbox.put((name, generation, *message))
 
     def start(self, work: Work, generation: int):
         data, again = send_work(work)
@@ -272,7 +298,7 @@ class LocalBackend(Backend):
             self.kept[work.name, generation] = []
             job.start()
         process = _jobs._spawned[read_json(job.path / "spawned.json")["pid"]]
-        threading.Thread(target=self._await_end, args=(work.name, generation, job, process), daemon=True).start()
+        service(f"end of {work.name}", lambda: self._await_end(work.name, generation, job, process), self.app.died)
 
     def _await_end(self, name: str, generation: int, job: Job, process: subprocess.Popen):
         code = process.wait()
@@ -287,14 +313,15 @@ class LocalBackend(Backend):
         self.app.inbox.put((name, generation, "gone", how, code == 130))
 
     def send(self, work: Work, kind: str, *rest):
-        to, message = (work.name, work._process.generation), dumps((kind, *rest)) if kind == "call" else pickle.dumps((kind, *rest), 5)
+        if kind == "call": rest = rest[0], dumps(rest[1:3]), {}, *rest[3:]  # read when it is made: what can't be read fails this call
+        to, message = (work.name, work._pod_process.generation), dumps((kind, *rest))
         with self.guard:
             if (link := self.links.get(to)) is None:
                 if to in self.kept: self.kept[to].append(message)
                 return
         with contextlib.suppress(OSError, ValueError): link.send_bytes(message)  # a process that died is told of by 'gone'
 
-    def kill(self, work: Work, message: str): threading.Thread(target=self.jobs[work.name].kill, args=(message,), daemon=True).start()
+    def kill(self, work: Work, message: str): service(f"kill of {work.name}", lambda: self.jobs[work.name].kill(message), self.app.died)
 
     def close(self):
         if self.listener is None: return
@@ -327,6 +354,7 @@ class Screen:
 
     def __init__(self, backend: LocalBackend):
         self.backend, self.at, self.texts, self.kept, self.shown = backend, {}, queue.SimpleQueue(), 0, 0
+        self.begun: str | None = None  # the Work whose line was the last, and isn't at its end
 
     def __enter__(self) -> "Screen":
         self.fd = os.dup(1)
@@ -372,7 +400,16 @@ class Screen:
                 f.seek(max(was if was <= size else 0, size - (1 << 20)))  # who prints a gigabyte isn't shown whole
                 text = f.read()
                 self.at[name] = f.tell()
-                self._write(text)
+                self._write(self._named(name, text))
+
+    def _named(self, name: str, text: bytes) -> bytes:
+        "Lines of a log, each with the Work's name: what its children print has none there."
+        stamp, mark = time.strftime("%Y-%m-%d %H:%M:%S ").encode(), f" {name}: ".encode()
+        lines, begun = text.split(b"\n"), self.begun == name
+        ended = b"\n" if self.begun not in (None, name) else b""  # another Work's line stands there
+        self.begun = name if lines[-1] else None
+        named = (line if begun and i == 0 or not line or line[19:].startswith(mark) else stamp[:-1] + mark + line for i, line in enumerate(lines))
+        return ended + b"\n".join(named)
 
     def _write(self, text: bytes):
         with contextlib.suppress(OSError):  # it was closed, as by `| head`
@@ -404,12 +441,15 @@ def app_body(ctx: Context, echo: bool = False,  # whether what it and its Works 
 def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     "Run an App as the body of a Job."
     app.folder, app.backend = ctx.path, backend
-    app.journal, app.notes, Payload.folder = Journal(ctx.path / "state.jsonl"), Notes(ctx.path / "why"), str(ctx.path / "payloads")
-    threading.Thread(target=lambda: (ctx.wait_for_stop(), app.inbox.put(("", 0, "stop"))), daemon=True).start()
+    app.journal, app.notes, Payload._pod_folder = Journal(ctx.path / "state.jsonl"), Notes(ctx.path / "why"), str(ctx.path / "payloads")
+    service("stop", lambda: (ctx.wait_for_stop(), app.inbox.put(("", 0, "stop"))), app.died)
     code = app.loop()
     if code == 130: raise JobStopped(ctx.why or "interrupt")
-    if code: raise AppFailed(str(app.error) if app.error else "the Flow called fail()")
+    if code: raise AppFailed(_reason(app.error) if app.error else "the Flow called fail()")
     return {"turns": app.turns}
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, (PodError, WorkFailed, ServiceDied)) else f"{type(error).__name__}: {error}"
 
 # %% ../../nbs/app/45_local.ipynb #a7f41736
 def run_app(file: str | os.PathLike,  # the program
@@ -520,6 +560,11 @@ class _FakeClock(Clock):
     def get(self, inbox: queue.SimpleQueue, timeout: float | None):
         with contextlib.suppress(queue.Empty): return inbox.get_nowait()
 
+def _copied(part):
+    "A part of a message, its lists and dictionaries copied, as another process would have them."
+    if not isinstance(part, dict): return part
+    return {name: (v[0], copy.deepcopy(v[1])) if isinstance(v, tuple) and isinstance(v[1], CONTAINERS) else v for name, v in part.items()}
+
 class Harness(Backend):
     "Runs an App step by step in this process: `Harness(Root()).run()`."
     def __init__(self, app: App | Flow | Work, now: datetime | None = None,  # what the clock says; default 2026-01-01 00:00
@@ -538,21 +583,21 @@ class Harness(Backend):
     def now(self) -> datetime: return datetime.fromtimestamp(self.clock.now)
 
     def start(self, work: Work, generation: int):
-        tell = lambda *message: self.app.inbox.put((work.name, generation, *message))
+        tell = lambda *message: self.app.inbox.put((work.name, generation, *map(_copied, message)))
         self.runners[work.name] = Runner(loads(dumps(work)), tell), generation
         tell("hello", "127.0.0.1")
 
     def send(self, work: Work, kind: str, *rest):
         if kind == "call":
             self.waiting.append((work.name, rest))
-            if work.name in self.skip: self.app.inbox.put((work.name, work._process.generation, "status", rest[0], {"stage": "running", "timestamp": self.clock.now}))
+            if work.name in self.skip: self.app.inbox.put((work.name, work._pod_process.generation, "status", rest[0], {"stage": "running", "timestamp": self.clock.now}))
         elif kind in ("stop", "end"):
             self.waiting = [w for w in self.waiting if w[0] != work.name]
             runner, generation = self.runners.pop(work.name)
             with as_role("work"): runner.work.on_exit()
             runner.flush()
             self.app.inbox.put((work.name, generation, "gone", "ended"))
-        else: self.runners[work.name][0].receive(kind, *rest)
+        else: self.runners[work.name][0].receive(kind, *map(_copied, rest))
 
     def kill(self, work: Work, message: str): self.send(work, "stop")
 

@@ -163,13 +163,13 @@ class LightningTrainerScript(Flow):
         super().__init__()
         self.script_path, self.script_args, self.num_nodes, self.sanity_serving = script_path, script_args, num_nodes, sanity_serving
         self.ws = List(*[script_runner(script_path, script_args, cloud_compute=(cloud_compute or CloudCompute()).clone(), node_rank=i, num_nodes=num_nodes, sanity_serving=sanity_serving, **kwargs) for i in range(num_nodes)])
-        self._urls = None
+        self._pod_urls = None
 
     def run(self, **kwargs):
-        if self._urls is None:
+        if self._pod_urls is None:
             if not all(w.internal_ip for w in self.ws): return
-            self._urls = [(w.internal_ip, w.port) for w in self.ws]
-        for w in self.ws: w.run(internal_urls=self._urls, **kwargs)
+            self._pod_urls = [(w.internal_ip, w.port) for w in self.ws]
+        for w in self.ws: w.run(internal_urls=self._pod_urls, **kwargs)
         if all(w.has_finished and w.has_succeeded for w in self.ws):
             for w in self.ws: w.stop()
 

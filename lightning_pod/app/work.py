@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['INTERNAL', 'KEPT_STATUSES', 'STAYS', 'SEND_EVERY_S', 'LOOK_EVERY_S', 'CloudCompute', 'BuildConfig', 'free_port',
-           'after', 'digest', 'call_parts', 'call_key', 'dumps', 'loads', 'Work', 'WorkStopped', 'Runner']
+           'after', 'service', 'digest', 'call_parts', 'call_key', 'Work', 'WorkStopped', 'WorkEnded', 'Runner']
 
 # %% ../../nbs/app/42_work.ipynb #b3bdbec7
-import contextlib, hashlib, inspect, io, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
+import contextlib, hashlib, inspect, json, os, pickle, queue, signal, socket, sys, threading, time, traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import takewhile
 from operator import attrgetter
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from .drive import Drive
-from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, encode, is_special, private
+from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, dumps, encode, is_special, loads, private
 from ..core.config import PodError
 
 # %% ../../nbs/app/42_work.ipynb #929e0627
@@ -31,7 +31,7 @@ class CloudCompute:
     shm_size: int | None = None  # MB
     mounts: Any = None
     colocation_group_id: str | None = None
-    interruptible: bool = False
+    interruptible: bool = False  # whether a call that is made again goes on from the state that was left, instead of from the state of its start
     cpu: float | None = None  # cores
     gpu: float | None = None
     memory: float | None = None  # GB
@@ -81,6 +81,17 @@ def after(seconds: float, what: Callable[[], None]):
     timer.daemon = True
     timer.start()
 
+def service(name: str, body: Callable[[], None],
+            died: Callable[[str], None],  # called with the reason, if the body ends with an error
+           ) -> threading.Thread:
+    "Start a thread that others rely on: it doesn't end in silence."
+    def guarded():
+        try: body()
+        except Exception: died(f"the thread {name!r}, which the app can't do without, ended with an error:\n{traceback.format_exc()}")
+    thread = threading.Thread(target=guarded, daemon=True, name=name)
+    thread.start()
+    return thread
+
 # %% ../../nbs/app/42_work.ipynb #53cbf664
 def digest(value: Any) -> str:
     "A short hash of any value that can be sent: the same in every process."
@@ -109,40 +120,23 @@ def call_parts(work: "Work", args: tuple, kwargs: dict) -> dict[str, tuple[str, 
         if kind is inspect.Parameter.VAR_KEYWORD: named |= value
         elif kind is inspect.Parameter.VAR_POSITIONAL: named |= {f"{name}[{i}]": v for i, v in enumerate(value)}
         else: named[name] = value
-    return {f"argument {n}": (digest(v), repr(v)[:200]) for n, v in named.items()} | work._inputs()
+    return {f"argument {n}": (digest(v), repr(v)[:200]) for n, v in named.items()} | work._pod_inputs()
 
 def call_key(parts: dict) -> str:
     return "run:" + hashlib.sha1(json.dumps({k: v[0] for k, v in parts.items()}, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../../nbs/app/42_work.ipynb #b4ef71c0
-def dumps(value: Any) -> bytes:
-    "`value` as bytes for another process of the app."
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):
-        def reducer_override(self, obj):
-            main = sys.modules["__main__"]
-            named = getattr(obj, "__module__", None) in ("__main__", "__mp_main__") and hasattr(main, "__file__") and getattr(main, getattr(obj, "__qualname__", ""), None) is obj
-            return NotImplemented if named and isinstance(obj, (type, FunctionType)) else super().reducer_override(obj)
-
-    file = io.BytesIO()
-    Pickler(file, protocol=5).dump(value)
-    return file.getvalue()
-
-def loads(data: bytes) -> Any: return pickle.loads(data)
-
 # %% ../../nbs/app/42_work.ipynb #1dcc5c83
-INTERNAL = ("_host", "_port", "_url", "_internal_ip", "_public_ip", "_display_name")  # state, though they begin with an underscore
+INTERNAL = ("_pod_host", "_pod_port", "_pod_url", "_pod_internal_ip", "_pod_public_ip", "_pod_display_name")  # state, though they begin with an underscore
 KEPT_STATUSES = 20  # of each call
-STAYS = ("_app", "_on_set", "_runner", "run", "_calls", "_args", "_done", "_todo", "_versions", "_events", "_process")  # not sent to the Work's process
+STAYS = ("_pod_app", "_pod_on_set", "_pod_runner", "run", "_pod_calls", "_pod_args", "_pod_done", "_pod_todo", "_pod_versions", "_pod_events", "_pod_process", "_pod_before")  # not sent to the Work's process
 
 def _in(stage: str) -> property:
     return property(lambda self: self.status.stage == stage, doc=f"Whether the newest call is {stage}.")
 
 class Work(Component):
     "A long-running part of an app. Subclass it, and write `run`."
-    _runner: "Runner | None" = None  # in the Work's own process
-    _internal = INTERNAL
+    _pod_runner: "Runner | None" = None  # in the Work's own process
+    _pod_internal = INTERNAL
 
     def __init__(self,
                  parallel: bool = False,  # whether `run` returns at once, or ends the Flow's turn until the call has succeeded
@@ -156,28 +150,29 @@ class Work(Component):
                  *, retries: int = 0,  # how often a failed call is made again
                  backoff: float = 1.0,  # seconds before the first retry; doubled for each further one
                  timeout: float | None = None,  # seconds after which a running call is ended and fails
-                 grace: float = 10.0,  # seconds between SIGTERM and SIGKILL when it is stopped
+                 grace: float = 10.0,  # seconds that it may take to end when it is stopped; then it is killed
                 ):
         super().__init__()
         if type(self).run is Work.run: raise TypeError(f"{type(self).__name__} has no run(): a Work needs one, since that is what its process does")
-        self._parallel, self._cache_calls = parallel, cache_calls if run_once is None else run_once
-        self._raise_exception, self._start_with_flow = raise_exception, start_with_flow
-        self._host, self._port, self._url, self._internal_ip, self._public_ip, self._display_name = host, port, "", "", "", ""
-        self._local_build_config, self._cloud_build_config = local_build_config or BuildConfig(), cloud_build_config or BuildConfig()
-        self._cloud_compute, self._lightningignore = cloud_compute or CloudCompute(), ()
-        self._grace, self._options = grace, {"retries": retries, "backoff": backoff, "timeout": timeout}
-        self._begin()
-        self._local_build_config.on_work_init(self)
-        self._cloud_build_config.on_work_init(self, self._cloud_compute)
+        self._pod_parallel, self._pod_cache_calls = parallel, cache_calls if run_once is None else run_once
+        self._pod_raise_exception, self._pod_start_with_flow = raise_exception, start_with_flow
+        self._pod_host, self._pod_port, self._pod_url, self._pod_internal_ip, self._pod_public_ip, self._pod_display_name = host, port, "", "", "", ""
+        self._pod_local_build_config, self._pod_cloud_build_config = local_build_config or BuildConfig(), cloud_build_config or BuildConfig()
+        self._pod_cloud_compute, self._pod_lightningignore = cloud_compute or CloudCompute(), ()
+        self._pod_grace, self._pod_options = grace, {"retries": retries, "backoff": backoff, "timeout": timeout}
+        self._pod_begin()
+        self._pod_local_build_config.on_work_init(self)
+        self._pod_cloud_build_config.on_work_init(self, self._pod_cloud_compute)
 
-    def _begin(self):
+    def _pod_begin(self):
         "What is noted about a Work on this side, and not sent to the other."
-        self._calls: dict[str, Any] = {"latest_call_hash": None}
-        self._args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
-        self._done: set[str] = set()  # calls that succeeded, and of which nothing else is kept
-        self._versions: dict[str, int] = {}  # how often the Flow changed an attribute
-        self._todo, self._events = deque(), deque(maxlen=10_000)
-        self._process = None  # what the app knows of its process
+        self._pod_calls: dict[str, Any] = {"latest_call_hash": None}
+        self._pod_args: dict[str, tuple] = {}  # of the calls that aren't over, and of the newest that failed
+        self._pod_done: set[str] = set()  # calls that succeeded, and of which nothing else is kept
+        self._pod_versions: dict[str, int] = {}  # how often the Flow changed an attribute
+        self._pod_before: dict[str, dict[str, list]] = {}  # call -> attribute that it has changed -> [what it was before]
+        self._pod_todo, self._pod_events = deque(), deque(maxlen=10_000)
+        self._pod_process = None  # what the app knows of its process
 
     def __setattr__(self, name: str, value):
         if isinstance(value, (Component, List, Dict)): raise StateError(f"{self.name}.{name}: a Work has no children; make {type(value).__name__} a child of the Flow")
@@ -186,12 +181,12 @@ class Work(Component):
     def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in STAYS}
     def __setstate__(self, state: dict):
         self.__dict__.update(state)
-        self._begin()
+        self._pod_begin()
 
-    def _inputs(self) -> dict[str, tuple[str, str]]:
+    def _pod_inputs(self) -> dict[str, tuple[str, str]]:
         "What else than its arguments the result of a call depends on: name -> (digest, how to show it)."
         return {}
-    def _texts(self) -> dict[str, str]:
+    def _pod_texts(self) -> dict[str, str]:
         "Texts by their digests, so that `pod why` can show what changed in them."
         return {}
 
@@ -199,29 +194,29 @@ class Work(Component):
     def run(self, *args, **kwargs): "What the Work does."
     def on_exception(self, exception: BaseException):
         "After a call failed for good; to raise fails the app."
-        if self._raise_exception: raise exception
+        if self._pod_raise_exception: raise exception
     def on_exit(self): "When the process ends."
     def on_start(self): "When the process has started."
     def configure_layout(self): return self.url or None
 
     # ---- where it can be reached: the url is http://host:port, once something answers there
-    host, internal_ip, public_ip = (property(attrgetter(n)) for n in ("_host", "_internal_ip", "_public_ip"))
-    url, display_name = private("_url", told=True), private("_display_name", told=True)
+    host, internal_ip, public_ip = (property(attrgetter(n)) for n in ("_pod_host", "_pod_internal_ip", "_pod_public_ip"))
+    url, display_name = private("_pod_url", told=True), private("_pod_display_name", told=True)
     @property
     def port(self) -> int:
-        if self._port is None: self._sync("_port", free_port())
-        return self._port
+        if self._pod_port is None: self._pod_sync("_pod_port", free_port())
+        return self._pod_port
 
     # ---- how it was declared
-    parallel, cache_calls = property(attrgetter("_parallel")), property(attrgetter("_cache_calls"))
-    cloud_compute, lightningignore = private("_cloud_compute"), private("_lightningignore")
-    local_build_config, cloud_build_config = private("_local_build_config"), private("_cloud_build_config")
+    parallel, cache_calls = property(attrgetter("_pod_parallel")), property(attrgetter("_pod_cache_calls"))
+    cloud_compute, lightningignore = private("_pod_cloud_compute"), private("_pod_lightningignore")
+    local_build_config, cloud_build_config = private("_pod_local_build_config"), private("_pod_cloud_build_config")
 
     # ---- what became of its calls
     @property
     def statuses(self) -> list[Status]:
         "All stages of the newest call."
-        return [Status(**s) for s in self._calls.get(self._calls["latest_call_hash"], {"statuses": ()})["statuses"]]
+        return [Status(**s) for s in self._pod_calls.get(self._pod_calls["latest_call_hash"], {"statuses": ()})["statuses"]]
     @property
     def status(self) -> Status:
         "The newest stage of the newest call."
@@ -234,36 +229,36 @@ class Work(Component):
         "How many times the newest call took too long since it last succeeded."
         return sum(s.reason == Reason.TIMEOUT for s in takewhile(lambda s: s.stage != Stage.SUCCEEDED, reversed(self.statuses)))
     @property
-    def num_successes(self) -> int: return self._calls.get("successes", 0)
+    def num_successes(self) -> int: return self._pod_calls.get("successes", 0)
 
     # ---- what a Flow may ask for
-    def _need_app(self, verb: str):
-        if self._app is None: raise PodError(f"{self.name}.{verb}(): only the Flow of a running app can do that")
-        return self._app
+    def _pod_need_app(self, verb: str):
+        if self._pod_app is None: raise PodError(f"{self.name}.{verb}(): only the Flow of a running app can do that")
+        return self._pod_app
     def start(self):
         "Start the process without a call."
-        self._need_app("start").start_work(self)
+        self._pod_need_app("start").start_work(self)
     def stop(self):
         "End the process and all that it started: SIGTERM, then SIGKILL. A later `run` starts it again."
-        self._need_app("stop").stop_work(self)
+        self._pod_need_app("stop").stop_work(self)
     def delete(self): self.stop()
     def retry(self):
         "Make the newest call again if it failed or was stopped."
-        self._need_app("retry").retry(self)
+        self._pod_need_app("retry").retry(self)
     def using(self, **options  # retries, backoff, timeout
              ) -> SimpleNamespace:  # has a `run`
         "This Work with other options, for one call: `self.train.using(retries=3).run(lr)`."
-        if unknown := options.keys() - self._options.keys(): raise TypeError(f"{self.name}.using: unknown {', '.join(unknown)}; there are {', '.join(self._options)}")
-        return SimpleNamespace(run=partial(self._need_app("using")._call, self, {**self._options, **options}))
+        if unknown := options.keys() - self._pod_options.keys(): raise TypeError(f"{self.name}.using: unknown {', '.join(unknown)}; there are {', '.join(self._pod_options)}")
+        return SimpleNamespace(run=partial(self._pod_need_app("using")._call, self, {**self._pod_options, **options}))
     def events(self) -> list[dict]:
         "What the Work emitted since this was last asked: each event once, in order."
-        return [self._events.popleft() for _ in range(len(self._events))]
+        return [self._pod_events.popleft() for _ in range(len(self._pod_events))]
 
     # ---- what a Work may say
     def emit(self, kind: str, **fields):
         "Send an event to the Flow. Unlike an attribute, none is lost when another follows."
-        if self._runner is None: self._events.append({"kind": kind, **fields})
-        else: self._runner.emit(kind, fields)
+        if self._pod_runner is None: self._pod_events.append({"kind": kind, **fields})
+        else: self._pod_runner.emit(kind, fields)
 
 # %% ../../nbs/app/42_work.ipynb #d77529b9
 SEND_EVERY_S = 0.004  # at most this often
@@ -273,6 +268,10 @@ class WorkStopped(BaseException):
     "Raised in a Work's run when it is to end: `finally` blocks run, and no `except Exception` catches it."
 
 class _Returned(TypeError): pass
+
+class WorkEnded(PodError):
+    "A Work's process ends with an error that is in its log already."
+    logged = True
 
 class Runner:
     "Runs a Work's calls and keeps its state in step with the Flow's."
@@ -284,14 +283,14 @@ class Runner:
         self.guard, self.wake = threading.RLock(), threading.Event()
         self.seen: dict[str, int] = {}  # attribute -> how many changes by the Flow were applied
         self.dirty: dict[str, None] = {}
-        self.clash: ConflictError | None = None
+        self.trouble: Exception | None = None  # raised in the call as soon as it sets an attribute, and at its end
         self.key: str | None = None  # of the call that runs
         self.why: str | None = None  # why the process is to end
         self.fatal: BaseException | None = None
         self.gentle = 0  # above 0: somebody looks at `why` and needs no exception, such as a Trainer at the edge of a batch
         self.interruptible = False
         self._main = threading.current_thread()
-        work._runner, work._on_set = self, self.changed
+        work._pod_runner, work._pod_on_set = self, self.changed
 
     # ---- to the Flow
     def send(self, kind: str, *rest):
@@ -303,19 +302,30 @@ class Runner:
     def changed(self, name: str):
         self.dirty[name] = None
         if not self.wake.is_set(): self.wake.set()
-        if name == "_port": self._watch_port()
-        if self.clash is not None and threading.current_thread() is self._main: self._raise_clash()
+        if name == "_pod_port": self._watch_port()
+        if self.trouble is not None and threading.current_thread() is self._main: self._raise_trouble()
 
     def flush(self):
         "Send the newest values of what was changed."
         with self.guard:
             self.wake.clear()
             names, self.dirty = self.dirty, {}
-            if names: self._send("vars", {n: (self.seen.get(n, 0), getattr(self.work, n)) for n in names})
+            values = {n: (self.seen.get(n, 0), getattr(self.work, n)) for n in names}
+            if not values: return
+            try: self._send("vars", values, self.key)
+            except OSError: raise  # the Flow is gone
+            except Exception: self._send_singly(values)
+
+    def _send_singly(self, values: dict[str, tuple[int, Any]]):
+        "One of them can't be sent: the others are, and it is trouble."
+        for name, value in values.items():
+            try: self._send("vars", {name: value}, self.key)
+            except OSError: raise
+            except Exception as e: self.trouble = StateError(f"{self.work.name}.{name} = {value[1]!r:.80} can't be sent to the Flow: {type(e).__name__}: {e}")
 
     def look(self):
         "Note what was changed in place."
-        for name in self.work._scan(): self.dirty[name] = None
+        for name in self.work._pod_scan(): self.dirty[name] = None
 
     def status(self, key: str, stage: str, reason: str | None = None, message: str | None = None):
         self.send("status", key, Status(stage, reason=reason, message=message).to_dict())
@@ -328,7 +338,7 @@ class Runner:
         "The thread that sends."
         pause = LOOK_EVERY_S
         while self.why is None or self.key:
-            looking = self.key is not None and any(isinstance(getattr(self.work, n, None), CONTAINERS) for n in list(self.work._prints))
+            looking = self.key is not None and any(isinstance(getattr(self.work, n, None), CONTAINERS) for n in list(self.work._pod_prints))
             self.wake.wait(pause if looking else None)
             if looking:
                 began = time.perf_counter()
@@ -339,39 +349,46 @@ class Runner:
             time.sleep(SEND_EVERY_S)
 
     def _watch_port(self):
-        if self.key and self.work._port and not self.work._url: threading.Thread(target=self._find_url, args=(self.key,), daemon=True).start()
+        if self.key and self.work._pod_port and not self.work._pod_url: threading.Thread(target=self._find_url, args=(self.key,), daemon=True).start()
 
     def _find_url(self, key: str):
         "Wait until this process or a child listens at the port. Nobody connects to it: a program may count who does."
         began = time.monotonic()
-        while self.key == key and not self.work._url:
-            if _listens(self.work._port): self.work.url = f"http://{self.work._host}:{self.work._port}"
+        while self.key == key and not self.work._pod_url:
+            if _listens(self.work._pod_port): self.work.url = f"http://{self.work._pod_host}:{self.work._pod_port}"
             else: time.sleep(min(1.0, max(0.05, (time.monotonic() - began) / 20)))
 
     # ---- from the Flow
     def receive(self, kind: str, *rest):
         if kind == "call": self.calls.put(rest)
-        elif kind == "set": self._set(*rest)
+        elif kind == "set": self._take(*rest)
         elif kind == "conflict": self._conflict(*rest)
         elif kind == "stop": self.stop(*rest)
         elif kind == "end": self.calls.put(None)
 
-    def _set(self, values: dict[str, tuple[int, Any]]):
+    def _take(self, values: dict[str, tuple[int, Any]]):
         with self.guard:
             for name, (version, value) in values.items():
                 if name in self.dirty: self.flush()  # changed here before this was seen: the Flow's side finds the conflict
                 self.seen[name] = version
-                self.work._apply(name, value)
-                if name == "_port": self._watch_port()
+                self.work._pod_apply(name, value)
+                if name == "_pod_port": self._watch_port()
 
     def _conflict(self, name: str):
         clash = ConflictError(self.work.name, name)
         if self.key is None: print(f"{type(clash).__name__}: {clash}", file=sys.stderr, flush=True)
-        else: self.clash = clash
+        else: self.trouble = clash
 
-    def _raise_clash(self):
-        clash, self.clash = self.clash, None
-        if clash is not None: raise clash
+    def _raise_trouble(self):
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None: raise trouble
+
+    def died(self, why: str):
+        "A thread that this needs has ended: so does the Work, and the app knows why."
+        self.fatal = PodError(f"{self.work.name}: {why}")
+        print(why, file=sys.stderr, flush=True)
+        with contextlib.suppress(Exception): self._send("fatal", why)
+        self.stop(why)
 
     def stop(self, why: str = "stop"):
         "End the call and the process, from any thread."
@@ -402,10 +419,12 @@ class Runner:
         while self.why is None and self.fatal is None and (call := self.calls.get()) is not None: self.call(*call)
         self.wake.set()
         with as_role("work"): self.work.on_exit()
-        if self.fatal is not None: raise self.fatal
+        if self.fatal is not None: raise WorkEnded("".join(traceback.format_exception_only(self.fatal)).strip()) from None
 
-    def call(self, key: str, args: tuple, kwargs: dict, last: bool = True,  # whether a failure is final
+    def call(self, key: str, args: tuple | bytes,  # bytes: these and `kwargs`, as they were sent
+             kwargs: dict, last: bool = True,  # whether a failure is final
             ):
+        self.flush()  # what was changed before isn't this call's
         self.key = key
         self.wake.set()
         self.status(key, Stage.RUNNING)
@@ -420,20 +439,25 @@ class Runner:
                 error, reason = self._without_us(e), Reason.RETURN if isinstance(e, _Returned) else Reason.CONFLICT if isinstance(e, ConflictError) else Reason.EXCEPTION
                 outcome = Stage.FAILED, reason, "".join(traceback.format_exception(error))
         with contextlib.suppress(Exception): self.look()
-        self.key = None
+        self.flush()
+        self.key = self.trouble = None
         if error is not None: print(outcome[2], end="", file=sys.stderr, flush=True)
         self.status(key, *outcome)
         if error is not None and last: self._after_failure(error)
 
-    def _run(self, args: tuple, kwargs: dict):
-        own = lambda value: value._copy(self.work.name) if isinstance(value, Drive) else value
+    def _run(self, args: tuple | bytes, kwargs: dict):
+        own = lambda value: value._pod_copy(self.work.name) if isinstance(value, Drive) else value
+        if isinstance(args, bytes): args, kwargs = loads(args)
+        self._raise_trouble()
         try:
             self.interruptible = True
             if self.why: raise WorkStopped(self.why)
             result = self.work.run(*map(own, args), **{k: own(v) for k, v in kwargs.items()})
         finally: self.interruptible = False
         if result is not None: raise _Returned(f"{self.work.name}.run returned {repr(result)[:80]}: results travel as attributes, such as self.result, a Path, or a Payload")
-        self._raise_clash()
+        with contextlib.suppress(Exception): self.look()
+        self.flush()
+        self._raise_trouble()
 
     def _without_us(self, error: BaseException) -> BaseException:
         "`error` with the traceback that a user knows: from their `run` on."
@@ -446,5 +470,6 @@ class Runner:
             with as_role("work"): self.work.on_exception(error)
         except BaseException as e:
             self.fatal = e
-            self.send("fatal", "".join(traceback.format_exception(self._without_us(e))))
+            if e is not error: traceback.print_exception(self._without_us(e))
+            self.send("fatal", "".join(traceback.format_exception_only(e)).strip())
         else: self.flush()

@@ -73,7 +73,7 @@ def draw_boxes(n: int, h: int, w: int,  # how many, and the images' size in pixe
                generator: torch.Generator | None = None,
               ) -> dict[str, Tensor]:  # top, left, height, width: [n], whole pixels
     "Boxes as torchvision's `RandomResizedCrop` draws them."
-    def tries(): return torch.rand(n, 10, generator=generator)
+    def tries(): return torch.rand(n, 10, generator=generator, dtype=torch.float32)
     area, aspect = h * w * (tries() * (1 - low) + low), torch.exp((tries() * 2 - 1) * math.log(ratio))
     bw, bh = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (bw >= 1) & (bw <= w) & (bh >= 1) & (bh <= h)
@@ -81,8 +81,8 @@ def draw_boxes(n: int, h: int, w: int,  # how many, and the images' size in pixe
     aspect = min(max(w / h, 1 / ratio), ratio)  # where none fits: as much of the image as has an allowed aspect
     bw = torch.where(found, bw.gather(1, first)[:, 0], min(w, round(h * aspect)))
     bh = torch.where(found, bh.gather(1, first)[:, 0], min(h, round(w / aspect)))
-    top, left = (torch.where(found, (torch.rand(n, generator=generator) * (s - b + 1)).floor(), ((s - b) / 2).floor())
-                 for s, b in ((h, bh), (w, bw)))
+    def place(room): return (torch.rand(n, generator=generator, dtype=torch.float32) * (room + 1)).floor()
+    top, left = (torch.where(found, place(s - b), ((s - b) / 2).floor()) for s, b in ((h, bh), (w, bw)))
     return {"top": top, "left": left, "height": bh, "width": bw}
 
 # %% ../../nbs/core/05_augment.ipynb #ca078383
@@ -159,7 +159,7 @@ def draw_pairs(n: int, h: int, w: int,  # how many, and the images' size in pixe
               ) -> dict[str, Tensor]:  # partner, own, top, left, height, width: [n]
     "Partners and boxes for `mix_pairs`."
     partner = torch.randperm(n, generator=generator).float()
-    if mixup and cutmix: cut = torch.rand(n, generator=generator) < 0.5
+    if mixup and cutmix: cut = torch.rand(n, generator=generator, dtype=torch.float32) < 0.5
     else: cut = torch.full((n,), bool(cutmix))
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     alpha = np.where(cut.numpy(), cutmix, mixup)
@@ -257,7 +257,8 @@ def draw(self, shape: tuple[int, int, int, int],  # of the batch: B, C, H, W
         ) -> dict[str, Tensor]:  # [B] float each, on the processor
     "The random numbers for one batch. Raises `PodError` for a crop that is larger than the images."
     (n, _, h, w), p = shape, {}
-    def uniform(low, high): return torch.rand(n, generator=generator) * (high - low) + low
+    def share(): return torch.rand(n, generator=generator, dtype=torch.float32)
+    def uniform(low, high): return share() * (high - low) + low
     def whole(low, high): return torch.randint(low, high + 1, (n,), generator=generator).float()
     if self.crop:
         ky, kx = _pixels(self.crop, h), _pixels(self.crop, w)
@@ -270,14 +271,14 @@ def draw(self, shape: tuple[int, int, int, int],  # of the batch: B, C, H, W
         p |= {f"zoom_{k}": uniform(1 - self.zoom, 1 + self.zoom) for k in "xy"}
         p |= {f"shift_{k}": uniform(-self.shift, self.shift) for k in "xy"}
     if self.shear: p["shear"] = uniform(-self.shear, self.shear)
-    if self.flip: p["flip"] = (torch.rand(n, generator=generator) < 0.5).float()
+    if self.flip: p["flip"] = (share() < 0.5).float()
     for name in ("brightness", "contrast", "saturation"):
         if v := getattr(self, name): p[name] = uniform(1 - v, 1 + v)
     if self.hue: p["hue"] = uniform(-self.hue, self.hue)
     if self.cutout:
         for k, s in (("y", h), ("x", w)):
             size = _pixels(self.cutout, s)
-            p |= {f"hole_{k}": whole(0, s - 1) - size // 2, f"hole_size_{k}": torch.full((n,), float(size))}
+            p |= {f"hole_{k}": whole(0, s - 1) - size // 2, f"hole_size_{k}": torch.full((n,), size).float()}
     return p
 
 Augment.draw = draw

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from .config import PodError, workspace, write_text
-from .image import ImageError, ImageSpec
+from .image import Head, ImageError, ImageSpec
 from .job import Lease
 from .sources import Items, named
 
@@ -160,12 +160,12 @@ class _Rows:
 
 # %% ../../nbs/core/04_cache.ipynb #cca8f23e
 def _heads(items: Items, stamps: list[str], known: dict, tell: Callable[[int], None]) -> dict:
-    "key -> [stamp, width, height, grey] of the images whose header can be read; the errors of the others."
-    known = {k: known[k] for i, k in enumerate(items.keys) if len(known.get(k, ())) == 4 and known[k][0] == stamps[i]}  # not the errors
+    "key -> [stamp, *Head] of the images whose header can be read; the errors of the others."
+    known = {k: known[k] for i, k in enumerate(items.keys) if len(known.get(k, ())) > 2 and known[k][0] == stamps[i]}  # not the errors
     todo, heads = [i for i, k in enumerate(items.keys) if k not in known], dict(known)
     f, n = lambda part: [(items.keys[i], stamps[i], items.files.head(items.keys[i])) for i in part], 0
     for results in parallel(f, (todo[r.start:r.stop] for r in chunks(len(todo), 64)), _threads(items)):
-        heads |= {k: [s, *h[0], h[1]] if not isinstance(h, ImageError) else [s, str(h)] for k, s, h in results}
+        heads |= {k: [s, *h] if not isinstance(h, ImageError) else [s, str(h)] for k, s, h in results}
         tell(n := n + len(results))
     return heads
 
@@ -176,9 +176,9 @@ def _build(path: Path, items: Items, stamps: list[str], image_size, older: list[
     n, known_heads = len(items), {}
     for g in reversed(older): known_heads |= g.index["heads"]
     heads = _heads(items, stamps, known_heads, lambda done: progress(done // 2, n))
-    good = [h for h in heads.values() if len(h) == 4]
+    good = [Head(*h[1:]) for h in heads.values() if len(h) > 2]
     if not good: raise damaged(items, [h[1] for h in heads.values()])
-    spec = choose_spec([(h[1], h[2]) for h in good], all(h[3] for h in good), image_size)
+    spec = choose_spec([(h.width, h.height) for h in good], all(h.grey for h in good), image_size)
     old = {(k, s): (g, row, sha) for g in reversed(older) if g.spec == spec and g.path != path
            for row, (k, s, sha) in enumerate(zip(g.index["keys"], g.index["stamps"], g.index["hashes"]))}
     maps = {id(g): g.rows() for g, _, _ in old.values()}
@@ -224,6 +224,7 @@ def damaged(items: Items, bad: list[str]) -> PodError:
                     + "\nRemove them, or go on without them: on_bad='skip'")
 
 # %% ../../nbs/core/04_cache.ipynb #bd294969
+_PATH = 2  # raised when bytes become pixels in another way: what was decoded before isn't believed then
 _building: dict[Path, threading.Lock] = {}
 _guard = threading.Lock()
 
@@ -237,7 +238,7 @@ def decode(items: Items,  # with `files`
     "Decode the images of `items`, or find them decoded. Raises `PodError` that names every damaged one."
     if on_bad not in ("raise", "skip"): raise PodError(f"on_bad={on_bad!r}: expected 'raise' or 'skip'")
     budget, progress = memory_budget(memory_gb), progress or (lambda done, total: None)
-    home = (folder or workspace().machine / "cache") / _digest([items.files.identity, str(image_size)])
+    home = (folder or workspace().machine / "cache") / _digest([items.files.identity, str(image_size), _PATH])
     home.mkdir(parents=True, exist_ok=True)
     stamps = [s for part in parallel(lambda r: [items.files.stamp(items.keys[i]) for i in r], chunks(len(items), 256), _threads(items)) for s in part]
     path = home / _digest([items.keys, stamps])

@@ -17,6 +17,9 @@ from typing import Any
 # %% ../../nbs/core/00_config.ipynb #4c2de8c5
 class PodError(ValueError):
     "A call that can't be carried out as it was made; the text says what was wrong and what to do."
+    def _render_traceback_(self) -> list[str]:
+        "What a notebook shows instead of a traceback."
+        return [f"{type(self).__name__}: {self}"]
 
 # %% ../../nbs/core/00_config.ipynb #684dd5f6
 def unknown(what: str,  # what kind of thing was asked for: "data set"

@@ -713,7 +713,8 @@ class Context:
             self._end_children()
             if error is not None:
                 self._log_end(
-                    state, message, None if told or state == "stopped" else "".join(traceback.format_exception(error))
+                    state, message, None if told or state == "stopped" else "".join(traceback.format_exception(error)),
+                    logged=getattr(error, "logged", False),  # the body has told already
                 )
             with self._guard, contextlib.suppress(OSError) if told else contextlib.nullcontext():
                 self._told = True  # from here on no "stopping" may follow
@@ -726,11 +727,11 @@ class Context:
         if told is not None and told is not error: raise told from error
         return isinstance(error, JobStopped)
 
-    def _log_end(self, state, message, trace):
+    def _log_end(self, state, message, trace, logged=False):
         with contextlib.suppress(OSError):  # a full disk must not hide the reason
             if trace:
                 with open(self.path / "log.txt", "a", encoding="utf-8") as f: f.write(trace)
-            self.message(f"{state}: {message}", level="error" if state == "failed" else "info")
+            if not logged: self.message(f"{state}: {message}", level="error" if state == "failed" else "info")
             self.emit("state", state=state, message=message)
 
     def request_stop(self, why: str):

@@ -23,9 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from .augment import Augment, make_augment
-from .classifier import Classifier, first_batch
+from .classifier import Classifier, adam_eps, first_batch
 from .config import PodError
-from .data import ImageData, as_float
+from .data import ImageData, as_float, spread
 from .nets import PodNet, build_encoder
 
 # %% ../../nbs/core/09_pretrain.ipynb #4800c7ff
@@ -91,7 +91,7 @@ class Pretrainer(LightningModule):
 
     def forward(self, x: Tensor,  # [B, C, H, W] float in 0..1
                ) -> Tensor:  # features [B, F]
-        return self.encoder((x - self.mean) / self.std)
+        return self.encoder(((x - self.mean) / self.std).to(self.dtype))
 
 def _map_side(encoder: nn.Module, channels: int, size: int) -> int:
     "How many places the encoder's map has, along one side."
@@ -127,7 +127,7 @@ def two_views(self, x: Tensor,  # [B, C, H, W] uint8, or float in 0..1
               seed: int) -> Tensor:  # [2B, C, H, W] float, normalised
     "The views of a batch, the first ones of all images, then the second ones."
     g = torch.Generator().manual_seed(seed)
-    return torch.cat([as_float(self.views(x, g)) for _ in range(2)]).sub_(self.mean).div_(self.std)
+    return torch.cat([as_float(self.views(x, g)) for _ in range(2)]).sub_(self.mean).div_(self.std).to(self.dtype)
 
 def _loss(self, x: Tensor, seed: int) -> Tensor:
     z = self.projector(pooled(feature_map(self.encoder, self.two_views(x, seed)), self.hparams.places))
@@ -143,7 +143,7 @@ def training_step(self, batch, batch_idx):
 def configure_optimizers(self):
     h, groups = self.hparams, {True: [], False: []}
     for p in self.parameters(): groups[p.ndim > 1].append(p)
-    opt = torch.optim.AdamW([{"params": groups[True], "weight_decay": h.weight_decay}, {"params": groups[False], "weight_decay": 0.0}], h.lr, betas=(0.9, 0.95), fused=True)
+    opt = torch.optim.AdamW([{"params": groups[True], "weight_decay": h.weight_decay}, {"params": groups[False], "weight_decay": 0.0}], h.lr, betas=(0.9, 0.95), eps=adam_eps(self.dtype), fused=True)
     steps = self.trainer.estimated_stepping_batches
     if not math.isfinite(steps): return opt
     total = max(int(steps), 2)
@@ -161,12 +161,13 @@ def features(model: nn.Module,  # a Pretrainer, a Classifier; or an encoder, whi
              batch: int = 1000) -> Tensor:  # [N, F * places**2] float32
     "What the model's encoder says of images."
     encoder, was, out = getattr(model, "encoder", model), model.training, []
-    device = next(encoder.parameters()).device
+    weight = next(encoder.parameters())
     model.eval()
     for part in x.split(batch):
-        part = as_float(part.to(device))
+        part = as_float(part.to(weight.device))
         if encoder is not model: part = (part - model.mean) / model.std
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): out.append(pooled(feature_map(encoder, part), places).float())
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=bf16):
+            out.append(pooled(feature_map(encoder, part.to(weight.dtype)), places).float())
     model.train(was)
     return torch.cat(out)
 
@@ -178,7 +179,7 @@ def probe(model: nn.Module,  # a Pretrainer, a Classifier; or an encoder, which 
     if not len(data.setup().parts[part]): raise PodError(f"no images are held out as {part!r}: give ImageData a share, {part}=0.1")
     def some(part: str, n: int) -> tuple:  # from all over: sources are often sorted
         rows = torch.from_numpy(data.parts[part])
-        rows = rows[torch.linspace(0, len(rows) - 1, min(n, len(rows))).long()]
+        rows = rows[spread(len(rows), n)]
         return features(model, data.images.index_select(0, rows).permute(0, 3, 1, 2), places).cpu().numpy(), data.items.labels[rows]
     (z, y), (asked, truth) = some("train", images), some(part, images // 2)
     judges = {"knn": KNeighborsClassifier(min(20, len(z)), metric="cosine", weights=lambda distance: np.exp(-distance / 0.1)),
@@ -343,6 +344,6 @@ def _begin(pretrained, net: str, names: list[str], x: Tensor) -> Classifier:
         model.mean.copy_(pretrained.mean); model.std.copy_(pretrained.std)
         return model
     if pretrained is not None: return Classifier.from_pretrained(net if pretrained == "default" else pretrained, names, **size)
-    model, some = Classifier(net, names, **size), as_float(x[torch.linspace(0, len(x) - 1, min(len(x), 5000)).long()])
+    model, some = Classifier(net, names, **size), as_float(x[spread(len(x), 5000)])
     for buffer, value in ((model.mean, some.mean((0, 2, 3))), (model.std, some.std((0, 2, 3)))): buffer.copy_(value[:, None, None].clamp_min(1e-3))
     return model

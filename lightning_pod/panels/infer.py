@@ -211,7 +211,7 @@ class InferPanel(w.VBox):
     def _uploaded(self):
         if not self.upload.value: return
         file = self.upload.value[0]
-        try: self.ask(open_image(bytes(file["content"])), file["name"])
+        try: self.ask(bytes(file["content"]), file["name"])
         except PodError as e: raise PodError(f"{file['name']}: {e}") from None
 
     def _another(self):

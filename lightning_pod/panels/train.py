@@ -16,7 +16,7 @@ from ..core.index import Newest
 from ..core.job import EventReader, JobView
 from ..core.sources import NAMES
 from lightning_pod.panels.base import (
-    Curves, Ticker, error_html, field_value, field_widget, fill, guarded, heading, hint, run_charts, style,
+    Curves, Starter, Ticker, error_html, field_value, field_widget, fill, guarded, heading, hint, run_charts, style,
 )
 from ..train.progress import History, duration
 from ..train.runs import Run, field_comments, remove, start_fit
@@ -120,18 +120,18 @@ class RunView(w.VBox):
     def __init__(self):
         self.run, self.status = None, ""
         self.head, self.bar, self.curves, self.log_view = w.HTML(), w.HTML(), Curves(charts=run_charts([]), layout={"flex": "0 0 auto", "overflow": "visible"}), w.HTML()
-        self.warned = w.HTML()
+        self.about, self.warned = w.HTML(), w.HTML()
         note = hint(
             "train_loss is higher than it looks fair: it is taken on augmented images and softened labels; compare valid_loss from run to run"
         )
         super().__init__(
-            [self.head, self.bar, self.warned, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
+            [self.head, self.about, self.bar, self.warned, self.curves, note, w.Accordion([self.log_view], titles=["Log"], selected_index=None)]
         )
         self.show(None)
 
     def show(self, run: Run | None):
         "Look at another run, from its beginning."
-        self.run, self.history, self._drawn, self._log_size, self.warned.value = run, History(), None, -1, ""
+        self.run, self.history, self._drawn, self._log_size, self.about.value, self.warned.value = run, History(), None, -1, "", ""
         self.reader = EventReader(run.path / "events.jsonl") if run else None
         self.total = {"epochs": run.config.get("epochs") or 1 if run and not run.damage else 1, "steps": 0}
         if run is None:
@@ -150,7 +150,9 @@ class RunView(w.VBox):
         info = run.info
         if info["state"] == "damaged": return self._show_damaged(info)
         new = self.reader.read()
-        for e in new: self.history.feed(e)
+        for e in new:
+            self.history.feed(e)
+            if e["kind"] == "data": self.about.value = f'<div class="pod-hint">{html.escape(e["text"])}</div>'
         self.status, p = info["state"], self.history.progress
         if p: self.total["steps"] = p["total"]
         self._show_head(info, p)
@@ -228,14 +230,12 @@ class TrainPanel(w.VBox):
         self.choice = w.Dropdown(
             description="Run", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "36px"}
         )
-        for b, f, name in (
-            (self.start, self._start, "pod-start"),
-            (self.stop, self._stop, "pod-stop"),
-            (self.go_on, self._resume, "pod-resume"),
-            (self.remove, self._remove, "pod-remove"),
-        ):
-            b.on_click(guarded(self.show_error, f, self.lock))
-            b.add_class(name)
+        for b, name in ((self.start, "pod-start"), (self.stop, "pod-stop"), (self.go_on, "pod-resume")): b.add_class(name)
+        Starter(self.start, self.settings.config, self._start, self.show_error, self.lock)
+        self.resumes = Starter(self.go_on, lambda: self.view.run, self._resume, self.show_error, self.lock)
+        self.stop.on_click(guarded(self.show_error, self._stop, self.lock))
+        self.remove.add_class("pod-remove")
+        self.remove.on_click(guarded(self.show_error, self._remove, self.lock))
         self.choice.observe(
             guarded(
                 self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock
@@ -260,19 +260,13 @@ class TrainPanel(w.VBox):
         if text != self._shown_error: self._shown_error, self.error.value = text, error_html(text)
 
     # ---- the buttons
-    def _start(self):
-        self.start.disabled = True
-        try: run = start_fit(self.settings.config(), self.where)
-        finally: self.start.disabled = False
-        self.refresh(select=run.id)
+    def _start(self, config: FitConfig): self.refresh(select=start_fit(config, self.where).id)
 
     def _stop(self):
         self.view.run.stop(wait=False, why="the stop button")
         self.tick()
 
-    def _resume(self):
-        self.view.run.resume()
-        self.view.show(self.view.run)
+    def _resume(self, run: Run): self.view.show(run.resume())
 
     def _remove(self):
         remove(self.view.run)
@@ -297,7 +291,7 @@ class TrainPanel(w.VBox):
 
     def _enable(self):
         self.stop.disabled = self.view.status not in ("starting", "running")
-        self.go_on.disabled = self.view.run is None or self.view.status not in ("created", "stopped", "failed", "died")
+        self.resumes.allow(self.view.run is not None and self.view.status in ("created", "stopped", "failed", "died"))
         self.remove.layout.display = "" if self.view.status == "damaged" else "none"
 
     def tick(self):

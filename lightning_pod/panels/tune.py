@@ -15,7 +15,7 @@ from ..core.config import PodError, Workspace, workspace
 from ..core.index import Newest, remove_jobs
 from ..core.job import ENDED, EventReader
 from ..core.sources import NAMES
-from .base import Ticker, error_html, field_value, fill, guarded, heading, hint, style
+from .base import Starter, Ticker, error_html, field_value, fill, guarded, heading, hint, style
 from .train import SUGGESTED, choice_label
 from ..train.settings import FitConfig
 from ..train.tune import DEFAULT_SPACE, PLOTS, PRUNERS, SAMPLERS, Study, StudyHistory, tune
@@ -48,7 +48,8 @@ class StudySettings(w.VBox):
         "The arguments of `tune`. Raises `PodError` for what can't be read."
         try: space = yaml.safe_load(self.space.value)
         except yaml.YAMLError as e: raise PodError(f"the space is no YAML: {' '.join(str(e).split())}") from e
-        return {"data": self.data.value.strip() or "digits", "space": space if space is not None else "default", "model": self.model.value.strip() or FitConfig.model, "epochs": self.epochs.value,
+        if space is None: raise PodError("the space is empty: name a setting with its range, as in `lr: {low: 0.005, high: 0.05}`, or write `default`")
+        return {"data": self.data.value.strip() or "digits", "space": space, "model": self.model.value.strip() or FitConfig.model, "epochs": self.epochs.value,
                 "trials": field_value("trials", "int | None", None, self.trials.value), "minutes": field_value("minutes", "float | None", None, self.minutes.value), "workers": self.workers.value,
                 "objective": self.objective.value, "sampler": self.sampler.value.strip() or "tpe", "pruner": self.pruner.value.strip() or "auto"}
 
@@ -128,24 +129,31 @@ class TunePanel(w.VBox):
                 ):
         self.where = where if isinstance(where, Workspace) else workspace(where)
         self.settings, self.view, self.error, self.lock, self._known, self._shown_error = StudySettings(), StudyView(), w.HTML(), threading.RLock(), None, ""
-        def button(text, f, name, **more):
+        def look(text, name, **more):
             b = w.Button(description=text, layout={"width": "auto", "flex": "1 1 auto"}, **more)
-            b.on_click(guarded(self.show_error, f, self.lock)); b.add_class(name)
+            b.add_class(name)
             return b
-        self.start = button("Start study", self._start, "pod-tune-start", button_style="primary")
+        def button(text, f, name, **more):
+            b = look(text, name, **more)
+            b.on_click(guarded(self.show_error, f, self.lock))
+            return b
+        def starter(text, check, start, name, **more): return Starter(look(text, name, **more), check, start, self.show_error, self.lock)
+        self.start = starter("Start study", self.settings.asked, self._start, "pod-tune-start", button_style="primary").button
         self.stop = button("Stop", lambda: self.view.study.stop(wait=False, why="the stop button"), "pod-tune-stop", tooltip="trials end at the next batch and are put back")
-        self.go_on = button("Resume", lambda: self.view.study.resume(), "pod-tune-resume")
+        self.resumes = starter("Resume", lambda: self.view.study, lambda study: study.resume(), "pod-tune-resume")
+        self.go_on = self.resumes.button
         self.remove = button("Remove what is damaged", self._remove, "pod-tune-remove", tooltip="deletes the folder for good")
         small = {"style": {"description_width": "96px"}, "layout": w.Layout(width="auto")}
         self.trial = w.BoundedIntText(value=0, min=0, max=10**6, description="Trial", **small)
         self.changes = w.Text(placeholder="lr=0.02, ema=true", description="Settings", continuous_update=False, **small)
         self.number = w.BoundedIntText(value=10, min=1, max=10**6, description="Number", **small)
-        self.steering = [button("Skip the trial", lambda: self.view.study.skip(self.trial.value), "pod-skip"),
-                         button("Clone it", lambda: self.view.study.clone(self.trial.value, **self._given()), "pod-clone", tooltip="the trial's settings, changed by those below"),
-                         button("Add one", lambda: self.view.study.add(**self._given()), "pod-add", tooltip="a trial with the settings below; the others are drawn"),
-                         button("More trials", lambda: self.view.study.extend(self.number.value), "pod-extend", tooltip="so many more"),
-                         button("Train the best", self._train_best, "pod-best", tooltip="for so many epochs, as a run of its own")]
-        skip, clone, add, extend, best = self.steering
+        skip = button("Skip the trial", lambda: self.view.study.skip(self.trial.value), "pod-skip")
+        self.adders = [starter("Clone it", self._given, lambda given: self.view.study.clone(self.trial.value, **given), "pod-clone", tooltip="the trial's settings, changed by those below"),
+                       starter("Add one", self._given, lambda given: self.view.study.add(**given), "pod-add", tooltip="a trial with the settings below; the others are drawn"),
+                       starter("More trials", lambda: self.number.value, lambda n: self.view.study.extend(n), "pod-extend", tooltip="so many more"),
+                       starter("Train the best", lambda: self.number.value, self._train_best, "pod-best", tooltip="for so many epochs, as a run of its own")]
+        clone, add, extend, best = (s.button for s in self.adders)
+        self.steering = [skip, clone, add, extend, best]
         steer = w.Accordion([w.VBox([self.trial, w.HBox([skip, clone]), self.changes, hint("for a clone: what changes"), w.HBox([add]), self.number, hint("of trials, or of epochs"), w.HBox([extend, best])])], titles=["Steer it"])
         self.choice = w.Dropdown(description="Study", options=[("none yet", "")], layout={"width": "auto"}, style={"description_width": "44px"})
         self.choice.filling = False
@@ -174,21 +182,18 @@ class TunePanel(w.VBox):
         if not isinstance(given, dict) or None in given.values(): raise PodError(f"settings {text!r}: expected names and values, such as lr=0.02, ema=true")
         return given
 
-    def _start(self):
-        self.start.disabled = True
-        asked = self.settings.asked()
+    def _start(self, asked: dict):
         if (self.where.path / asked["data"]).exists() and asked["data"] not in NAMES: asked["data"] = str(self.where.path / asked["data"])
-        try: study = tune(asked.pop("data"), asked.pop("space"), **asked, background=True, workspace_path=self.where.path)
-        finally: self.start.disabled = False
+        study = tune(asked.pop("data"), asked.pop("space"), **asked, background=True, workspace_path=self.where.path)
         self.refresh(select=study.id)
 
     def _remove(self):
         remove_jobs([self.view.study])
         self.refresh()
 
-    def _train_best(self):
-        run = self.view.study.train_best(self.number.value, background=True)
-        self.show_error(f"{run.id} trains the best trial's settings for {self.number.value} epochs: the Train tab shows it")
+    def _train_best(self, epochs: int):
+        run = self.view.study.train_best(epochs, background=True)
+        self.show_error(f"{run.id} trains the best trial's settings for {epochs} epochs: the Train tab shows it")
 
     def refresh(self, select: str | None = None):
         "Read the list of studies again, when there are new ones. While nothing happens, that costs one look at the folder's clock."
@@ -206,8 +211,10 @@ class TunePanel(w.VBox):
     def _enable(self):
         status = self.view.status
         self.stop.disabled = status not in ("starting", "running")
-        self.go_on.disabled = status not in ("created", "stopped", "failed", "died")
-        for b in self.steering: b.disabled = self.view.study is None or status == "damaged"
+        self.resumes.allow(status in ("created", "stopped", "failed", "died"))
+        steered = self.view.study is not None and status != "damaged"
+        self.steering[0].disabled = not steered
+        for s in self.adders: s.allow(steered)
         self.remove.layout.display = "" if status == "damaged" else "none"
 
     def tick(self):

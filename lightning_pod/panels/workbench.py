@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXTENSIONS', 'Workbench', 'voila_options', 'tornado_settings', 'log_request', 'TooManyPages', 'bounded',
-           'page_handler', 'guarded_voila', 'serve_body', 'up']
+           'page_handler', 'shutdown_handler', 'guarded_voila', 'serve_body', 'up']
 
 # %% ../../nbs/panels/58_workbench.ipynb #c52d043f
 import contextlib, html, os, re, sys, threading
@@ -43,6 +43,7 @@ def voila_options(guard: Guard) -> list[str]:
         str(asset("dashboards", "workbench.ipynb")), "--no-browser", "--template=pod", "--show_tracebacks=True",
         f"--port={guard.port}", f"--Voila.ip={guard.host}", f"--Voila.base_url={guard.base}", "--Voila.log_level=WARN",
         "--MappingKernelManager.cull_interval=20", "--MappingKernelManager.cull_idle_timeout=60",
+        "--KernelRestarter.restart_limit=0",
         *(f"--VoilaConfiguration.extension_allowlist={e}" for e in EXTENSIONS),
     ]
 
@@ -97,17 +98,29 @@ def page_handler(handler: type,  # Voila's, of a notebook's page
     return Page
 
 # %% ../../nbs/panels/58_workbench.ipynb #7ccbecbd
+def shutdown_handler(handler: type,  # Voila's, of a closing page's request to end its kernel
+                    ) -> type:
+    "The handler, which is content where the kernel is gone."
+    class Shutdown(handler):
+        async def post(self, kernel_id):
+            if kernel_id in self.kernel_manager: return await super().post(kernel_id)
+            self.set_status(204)
+            self.finish()
+    return Shutdown
+
+# %% ../../nbs/panels/58_workbench.ipynb #9aec1ad2
 def guarded_voila(guard: Guard, kernels: int):  # a `voila.app.Voila`, not yet started
     "Voila behind a guard, with so many kernels at most."
     from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
     from voila.app import Voila
-    from voila.tornado.handler import TornadoVoilaHandler
+    from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler as Shutdown
+    from voila.tornado.handler import TornadoVoilaHandler as Page
 
-    own_page = page_handler(TornadoVoilaHandler, kernels)
+    ours = {Page: page_handler(Page, kernels), Shutdown: shutdown_handler(Shutdown)}
     class GuardedVoila(Voila):
         name = "voila"
         def init_handlers(self):
-            return [(h[0], own_page, *h[2:]) if h[1] is TornadoVoilaHandler else h for h in super().init_handlers()]
+            return [(path, ours.get(handler, handler), *more) for path, handler, *more in super().init_handlers()]
         def listen(self):
             self.app = tornado_guarded(guard, self.app)
             super().listen()

@@ -7,9 +7,8 @@ __all__ = ['LOOK', 'KINDS', 'look', 'phash', 'near_groups', 'Finding', 'Findings
            'check_job', 'check_body']
 
 # %% ../../nbs/store/12_datacheck.ipynb #c71e8208
-import base64, hashlib, html, io, os, re, threading, time, warnings
+import base64, hashlib, html, io, os, re, time, warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,25 +17,23 @@ from PIL import Image
 
 from ..core.cache import chunks, parallel, processors
 from ..core.config import PodError, unknown, workspace, write_text
-from ..core.image import ImageError, open_image, to_uint8
+from ..core.image import ImageError, head_of, opened, peek, to_uint8, upright
 from ..core.job import Context, Job
-from ..core.sources import SPLITS, Items, check_shares, check_source, load, split
+from ..core.sources import SPLITS, Items, check_shares, check_singles, check_source, load, split, too_few
 from .database import shown
 from .datasets import Dataset, Entry, Store, StoredFiles, Version, _bytes_of, _keys, _opened, _teller, check_name, push, resolve
 
 # %% ../../nbs/store/12_datacheck.ipynb #7470ece2
 LOOK = np.dtype([("grey", "u1", (32, 32)), ("colour", "u1", (8, 8, 3)), ("file", "u8", 2), ("pixels", "u8", 2),
                  ("size", "i4", 2), ("contrast", "f4"), ("format", "U5")])  # what is kept of an image; size: width, height
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
+
 _MANY_PIXELS = 32_000_000
-_one_large = threading.Lock()  # two of them at once might not fit into memory
 
 def _look(data) -> tuple:  # of bytes, an open image or an array
     "The row of an image. Raises `ImageError`."
     if isinstance(data, bytes) and not data: raise ImageError("the file is empty: 0 bytes")
-    with _one_large if isinstance(data, bytes) and _pixels(data) > _MANY_PIXELS else nullcontext():
-        image = open_image(data)
-        a = to_uint8(image, 1 if image.mode in _GREY else 3)
+    with opened(data) as image:
+        a = to_uint8(image, 1 if head_of(image).grey else 3)
         small = Image.fromarray(a.squeeze(2) if a.shape[2] == 1 else a)
         counts = np.array(small.histogram()).reshape(-1, 256)
         colour = np.asarray(small.convert("RGB").resize((8, 8), Image.Resampling.BILINEAR, reducing_gap=4))
@@ -44,13 +41,8 @@ def _look(data) -> tuple:  # of bytes, an open image or an array
         if a.shape[2] == 3 and np.ptp(colour, axis=2).max() == 0 and (a == a[:, :, :1]).all(): a = a[:, :, :1]  # grey, saved in colour
     raw = data if isinstance(data, bytes) else np.ascontiguousarray(a)
     hashes = _hash(raw), _hash(np.ascontiguousarray(a), a.shape)
-    return grey, colour, *hashes, small.size, _spread(counts), image.format or ""
-
-def _pixels(data: bytes) -> int:
-    "Width times height, as the header says."
-    try:
-        with Image.open(io.BytesIO(data)) as im: return im.width * im.height
-    except Exception: return 0  # `open_image` says what is wrong
+    size = peek(data)[:2] if isinstance(data, bytes) else small.size  # a very large JPEG is looked at reduced
+    return grey, colour, *hashes, size, _spread(counts), image.format or ""
 
 def _hash(data, shape: tuple = ()) -> tuple[int, int]:
     h = hashlib.blake2b(str(shape).encode(), digest_size=16)
@@ -288,6 +280,13 @@ def _splits(items: Items, valid: float, test: float, seed: int) -> tuple[np.ndar
 
 _HELD = {"test": 0, "valid": 1, "train": 2, None: 2}  # held out first
 
+def _of_labels(items: Items, splits: np.ndarray) -> list[str]:
+    "Which classes there are, and what so few images of them can't show."
+    told = f"{len(items.classes):,} classes: {', '.join(items.classes[:20])}{' …' if len(items.classes) > 20 else ''}"
+    try: check_singles(items)
+    except PodError as e: return [told, str(e)]
+    return [told, *too_few(items, {s: np.flatnonzero(splits == s) for s in SPLITS})]
+
 class _Facts:
     "What the rules look at."
     def __init__(self, items: Items, rows: np.ndarray, bad: dict[int, str], splits: np.ndarray):
@@ -398,7 +397,7 @@ def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", 
     items = resolve(data, store=store) if isinstance(data, str) and data.startswith("store:") else load(data, **of_source)
     n, part = len(items), max(len(items) // 10, 1)  # comparing takes about a tenth of the time
     splits, notes = _splits(items, valid, test, seed)
-    notes = [*items.remarks, *notes]
+    notes = [*items.remarks, *_of_labels(items, splits), *notes]
     rows, bad = look(items, lambda done, _: tell(done, n + part))
     x = _Facts(items, rows, bad, splits)
     if len(x.good) > _ALL_PAIRS: notes.append("near duplicates: so many images were compared in bands of their hash, which may miss some")
@@ -411,11 +410,8 @@ _PAGE = 300  # images in a page
 
 def _thumbnail(data, side: int = 88) -> str:
     "An image as a data URL: small ones as PNG, as they are, others as JPEG."
-    image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else open_image(data)
-    if image.width * image.height > _MANY_PIXELS and image.format != "JPEG": raise ImageError("too large for a preview")
-    image.draft("RGB", (2 * side, 2 * side))
-    a = to_uint8(open_image(image), 1 if image.mode in _GREY else 3)
-    small, out, kind = Image.fromarray(a.squeeze(2) if a.shape[2] == 1 else a), io.BytesIO(), "png" if max(a.shape[:2]) <= 32 else "jpeg"
+    with opened(data, (side, side)) as image: a = np.asarray(upright(image, 1 if head_of(image).grey else 3, size=(side, side)))
+    small, out, kind = Image.fromarray(a), io.BytesIO(), "png" if max(a.shape[:2]) <= 32 else "jpeg"
     if kind == "jpeg": small.thumbnail((side, side))
     small.save(out, kind, **({"quality": 75} if kind == "jpeg" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 
 from ..core.cache import chunks, damaged, parallel, processors
 from ..core.config import PodError, explain, read_json, replacing, unknown, workspace, write_json, write_text
-from ..core.image import ImageError, open_image
+from ..core.image import IMAGE_SUFFIXES, Head, ImageError, open_image, opened, peek
 from ..core.job import Context, Job
-from ..core.sources import IMAGE_SUFFIXES, NAMES, SPLITS, Files, Items, check_source, head, load, named
+from ..core.sources import NAMES, SPLITS, Files, Items, check_source, head, load, named
 from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user, utc_now
 
 blob, dataset, sample, label_event, version, item = (
@@ -131,8 +131,7 @@ class StoredFiles(Files):
     def stamp(self, key: str) -> str: return self.blobs[key]
     def head(self, key: str):
         if key not in self.sizes: return head(b, self.name(key)) if isinstance(b := self.read([key])[0], bytes) else b
-        width, height, mode = self.sizes[key]
-        return (width, height), mode in ("1", "L", "I", "I;16", "I;16B", "LA")
+        return Head(*self.sizes[key])
     def name(self, key: str) -> str: return f"{self.set}: {key}"
 
 # %% ../../nbs/store/11_datasets.ipynb #72d81707
@@ -450,10 +449,10 @@ def _prepared(store: Store, items: Items, index: range) -> list[_Read | ImageErr
     for n, (i, x) in enumerate(zip(index, out)):
         if isinstance(x, ImageError): continue
         if r := known.get(x.hash): out[n] = _Read(x.hash, None, (r.width, r.height), r.mode); continue
-        try: image = open_image(x.data)
+        try:
+            with opened(x.data): head = peek(x.data)
         except ImageError as e: out[n] = named(e, items.files.name(items.keys[i]) if items.files else f"image {i}"); continue
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        x.size, x.mode = (image.size[::-1] if turned else image.size), image.mode
+        x.size, x.mode = head[:2], head.mode
     return out
 
 def _bytes_of(items: Items, index: range) -> list:

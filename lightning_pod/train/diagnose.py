@@ -106,7 +106,7 @@ def columns_of(pictures: Pictures, given=None,  # a data frame by key, a .csv, o
     if items is not None and items.files is not None:
         keys = [items.keys[i] for i in pictures.rows]
         found = [h for part in parallel(lambda r: [items.files.head(k) for k in keys[r.start:r.stop]], chunks(len(keys), 64), processors()) for h in part]
-        out["size in pixels"] = np.array([np.nan if isinstance(h, ImageError) else (h[0][0] * h[0][1]) ** 0.5 for h in found])
+        out["size in pixels"] = np.array([np.nan if isinstance(h, ImageError) else (h.width * h.height) ** 0.5 for h in found])
         out["format"] = np.array([Path(k).suffix.lower() or "none" for k in keys])
     names = {*SPLITS, *(pictures.classes or ())}
     out["source"] = np.array([_place(k, names) for k in pictures.keys])
@@ -560,7 +560,11 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
     "What is wrong with a model, here and now; the page is `report.index`. Raises `PodError` for what can't be."
     config = _config(run, other, data, labels, part, train, columns)
     show = ProgressLine() if progress else None
-    given = _materials(run, other, data, labels, part, train, net, show)  # what is wrong shows before there is a Job
+    try: return _diagnose_here(config, _materials(run, other, data, labels, part, train, net, show), part, columns, show)  # what is wrong shows before there is a Job
+    finally:
+        if show: show.close()
+
+def _diagnose_here(config: dict, given, part: str, columns, show: ProgressLine | None) -> Report:
     job = Job.create(_home(given[0][0]).jobs, "report", "lightning_pod.train.diagnose:diagnose_body", {**config, "data_version": given[0][1].version}, title=_title(given))
     found = []
 
@@ -568,9 +572,7 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
         if show: ctx.listeners.append(show)
         found.append(_made(ctx, given, part, columns))
         return found[0][1]
-    try: job.run(body)
-    finally:
-        if show: show.close()
+    job.run(body)
     if not found: raise PodError(f"the diagnosis was stopped before it was done ({job.id}): call it again")
     return found[0][0]
 

@@ -203,7 +203,7 @@ def pictures_of(data,  # an ImageData, another DataModule, or anything that `loa
         data = ImageData(items, valid=0, test=0, augment="none").setup()
         spec, gather = data.spec, lambda i: data.images.index_select(0, torch.from_numpy(rows[i])).numpy()
     else: gather = lambda i: _decoded(items, rows[i], spec)
-    notes = [] if own else ["The source has no test split: all of its images were looked at, also those that the model may have been trained on."]
+    notes = list(items.remarks) if own else [*items.remarks, "The source has no test split: all of its images were looked at, also those that the model may have been trained on."]
     return Pictures(items.name, items.classes, items.labels[rows], _keys_of(items, rows), items.split[rows] if own else np.full(len(rows), "test"), gather, _float, items=items, rows=rows, version=items.version, notes=notes)
 
 def _keys_of(items: Items, rows: np.ndarray) -> list[str]:
@@ -223,7 +223,7 @@ def _of_image_data(data: ImageData, parts: Sequence[str]) -> Pictures:
     split = np.concatenate([np.full(len(data.parts[s]), s, dtype="U5") for s in SPLITS if s in parts])
     if not len(rows): raise PodError(f"{data.name} has no images of the split {' or '.join(parts)}: make it with test=0.1, or look at another split with part='valid'")
     return Pictures(data.name, data.classes, data.items.labels[rows], _keys_of(data.items, rows), split, lambda i: data.images.index_select(0, torch.from_numpy(rows[np.asarray(i)])).numpy(), _float,
-                    items=data.items, rows=rows, version=data.items.version or data.items.digest())
+                    items=data.items, rows=rows, version=data.items.version or data.items.digest(), notes=list(data.remarks))
 
 # %% ../../nbs/train/24_probes.ipynb #4c60140f
 _LOADERS = {"train": ("fit", "train_dataloader"), "valid": ("fit", "val_dataloader"), "test": ("test", "test_dataloader")}
