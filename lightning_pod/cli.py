@@ -701,10 +701,11 @@ def _push(argv: list[str], verb: str, what: str) -> int:
     p.add_argument("--prune", action="store_true", help="the new version leaves out what is no longer in the source")
     p.add_argument("--message", help="a note on the version")
     p.add_argument("--root", help="where torchvision's files are or go")
+    p.add_argument("--group", help="what is never in two splits: a table's column, or a pattern of paths; 'none'")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     o = _with_database(_parse(p, argv))
     from lightning_pod.store.datasets import data_job
-    given = {k: getattr(o, k) for k in ("message", "root") if getattr(o, k) is not None}
+    given = {k: getattr(o, k) for k in ("message", "root", "group") if getattr(o, k) is not None}
     job = data_job("push", source=o.source, name=o.to or _name_of(o.source), on_bad=o.on_bad, prune=o.prune, **given)
     return _run_job(job, o, lambda r: f"{r['version']}: {_count(r['images'], 'image')}, {r['classes']} classes"
                     + "".join(f", {r[k]:,} {text}" for k, text in _PUSHED.items() if r.get(k)))
@@ -812,6 +813,7 @@ def data_check(argv: list[str]) -> int:
     p = _data_parser("check", data_check.__doc__)
     p.add_argument("source", metavar="SOURCE", help="a stored data set, a folder, or any other source")
     p.add_argument("--repair", nargs="+", metavar="KIND", help="make a new version without these findings; 'all' for all that can be repaired")
+    p.add_argument("--group", help="what is never in two splits: a table's column, or a pattern of paths; 'none'")
     p.add_argument("--name", help="of the data set that a repair makes of a source which is not in the store")
     p.add_argument("--detach", action="store_true", help="return at once; watch it with `pod logs -f`")
     o = _with_database(_parse(p, argv))
@@ -819,7 +821,7 @@ def data_check(argv: list[str]) -> int:
     from lightning_pod.store.datacheck import KINDS, check_job
     for kind in o.repair or []:
         if kind not in (*KINDS, "all"): raise unknown("kind of finding", kind, [*KINDS, "all"])
-    job = check_job(_stored(o.source), repair=o.repair, name=o.name)
+    job = check_job(_stored(o.source), repair=o.repair, name=o.name, **({"group": o.group} if o.group else {}))
     return _run_job(job, o, lambda r: f"{r['text']}\nreport with pictures: {r['report']}" + (f"\nrepaired: {r['version']}" if "version" in r else ""))
 
 def _stored(source: str) -> str:

@@ -813,9 +813,44 @@ def _labelled(name: str, paths: list[str], labels: list[str], base: Path, rows: 
     return Items(name, names, numbers, keys=paths, files=UrlFiles(paths) if urls else Files(base),
                  split=np.array([_SPLIT_NAMES[s.lower()] for s in split]) if split else None, groups=np.array(groups) if groups else None, remarks=remarks)
 
+# %% ../../nbs/core/03_sources.ipynb #784f17a8
+_GROUPS = ("group", "patient", "subject", "participant", "person", "individual", "donor", "animal", "lesion", "case", "study", "series", "slide", "video", "film", "scene")
+
+def _group_of(frame, found: dict[str, str],  # of `_fields`
+              group: str | Sequence | None,  # what was asked for
+              split: list[str] | None, rows: _Rows,
+             ) -> tuple[list[str] | None, str | None, list[str]]:  # the group of each row, the column, remarks
+    "Which rows belong together. Raises `PodError` for a column that isn't there."
+    if isinstance(group, str) and group == "none": return None, found.get("group"), []
+    if group is not None and not isinstance(group, str): return None, None, []  # one for each image, which `load` adds
+    there = {str(c).strip().lower(): c for c in frame.columns}
+    if group is not None:
+        if group.strip().lower() not in there: raise unknown("column", group, there.values())
+        column = there[group.strip().lower()]
+        return _texts(frame[column]), column, []
+    if "group" in found: return (texts if any(texts := _texts(frame[found["group"]])) else None), found["group"], []
+    names = {re.sub(r"[\W_]+|(id|uid|nr|no|number|name)$", "", re.sub(r"[\W_]+", "", n)): c for n, c in there.items()}
+    for column in (names[n] for n in _GROUPS if n in names and names[n] not in found.values()):
+        texts = _texts(frame[column])
+        values = {t for t in texts if t}
+        if not 5 <= len(values) < len([t for t in texts if t]): continue
+        if split and len({(t, s) for t, s in zip(texts, split, strict=True) if t}) > len(values):
+            return None, column, [f"{rows.name}: images of one {column!r} are in several of its splits, so the test is easier than new ones will be"]
+        alone = [t or f"row {n}" for t, n in zip(texts, rows.numbers, strict=True)]
+        return alone, column, [f"{rows.name}: the column {column!r} ({len(values):,} values) was taken for what belongs together: images of one value are never in two splits. group='none' leaves it out"]
+    return None, None, []
+
+def _unused(frame, used: Iterable, rows: _Rows) -> list[str]:
+    "A remark that names the columns nothing looks at."
+    left = [str(c) for c in frame.columns if c not in set(used) and str(c) != "key" and not str(c).startswith("Unnamed") and any(_texts(frame[c]))]
+    are = ("s", "are") if len(left) > 1 else ("", "is")
+    return [f"{rows.name}: the column{are[0]} {_some(left)} {are[1]} not used; what belongs together, such as a patient, can be named by group="] if left else []
+
+# %% ../../nbs/core/03_sources.ipynb #0629a841
 def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
           root: str | os.PathLike | None = None,  # what paths are relative to; default: the file's folder, or the working directory
           classes: Sequence[str] | None = None,  # names in the order of integer labels
+          group: str | None = None,  # the column that says what belongs together, or "none"; default: one of a usual name
          ) -> Items:  # not yet decoded: `keys` are the paths or URLs
     "The images of a table of paths (or URLs) and labels."
     if hasattr(source, "columns"): path, frame, rows, base = None, source, _Rows("the frame", np.arange(len(source)), "row"), Path.cwd()
@@ -828,8 +863,9 @@ def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
     column = {f: _texts(frame[c]) for f, c in found.items()}
     column = {f: c for f, c in column.items() if any(c) or f in ("path", "label")}  # an optional column with nothing in it
     if root: base = Path(root).expanduser().absolute()
-    return _labelled(path.name if path else "table", column["path"], column["label"], base, rows, classes,
-                     column.get("split"), column.get("group"))
+    groups, grouped_by, remarks = _group_of(frame, found, group, column.get("split"), rows)
+    items = _labelled(path.name if path else "table", column["path"], column["label"], base, rows, classes, column.get("split"), groups)
+    return replace(items, remarks=[*items.remarks, *remarks, *_unused(frame, [*found.values(), grouped_by], rows)])
 
 # %% ../../nbs/core/03_sources.ipynb #c6c8b08c
 @functools.cache
@@ -1050,7 +1086,7 @@ def _check_groups(items: Items):
     for g, s in zip(items.groups.tolist(), items.split.tolist()): splits.setdefault(g, {})[s] = None
     if torn := [f"{g!r} in {' and '.join(s)}" for g, s in splits.items() if len(s) > 1]:
         raise PodError(f"{items.name} has items of one group in several splits ({_some(torn)}): "
-                       "put each group in one split, or leave the splits out")
+                       "put each group in one split, or leave the splits out; group='none' lets them be torn")
 
 def _in_order(order: np.ndarray, counts: np.ndarray, aim: np.ndarray) -> tuple[float, list[int]]:
     "The groups that bring the counts of the classes nearer to `aim` when they are tried in this order, and how far from it they end."
@@ -1076,7 +1112,7 @@ def _take_groups(rng, pool: np.ndarray, items: Items, n: float, name: str) -> tu
         chosen = [g for g in np.argsort(counts.sum(1), kind="stable") if (counts[g] < total)[total > 0].all()][:1]
     if not chosen:
         raise PodError(f"{items.name} has too few groups for a {name} split: {len(names)} left to train on ({_some(names.tolist(), 5)}), "
-                       f"and each holds all images of some class; give more groups, or {name}=0")
+                       f"and each holds all images of some class; give more groups, {name}=0, or group='none'")
     mask = np.isin(group, chosen)
     return pool[mask], pool[~mask]
 
@@ -1169,14 +1205,42 @@ def load(source="digits",  # a name of NAMES, a folder, an archive, a table, a l
          root: str | os.PathLike | None = None,  # where torchvision's files are or go; what the paths of a table or list are relative to
          download: bool = True,  # for torchvision's
          classes: Sequence[str] | None = None,  # names in the order of integer labels, for arrays, tables and lists
+         group: str | Sequence | None = None,  # what belongs together: a table's column; elsewhere a pattern that paths hold, such as r"(patient\d+)"; or a value for each image
         ) -> Items:
     "The items of any source. Raises `PodError` for one that is unknown, missing, empty or of one class."
+    items = _loaded(source, root, download, classes, group)
+    of_column = _kind(source) == "table" and (group is None or isinstance(group, str))
+    return items if of_column else _grouped(items, group)
+
+def _grouped(items: Items, group: str | Sequence | None) -> Items:
+    "The items with the groups that were asked for; a remark where paths name patients and nothing was asked for."
+    if isinstance(group, str) and group == "none": return replace(items, groups=None)
+    if isinstance(group, str): return replace(items, groups=np.array(_found_in(items, group)))
+    if group is not None: return replace(items, groups=np.array(_texts(as_array(group).tolist())))
+    if items.groups is not None or not items.keys: return items
+    named = [m[0].lower() if (m := _PERSON.search(k)) else "" for k in items.keys]
+    if "" in named or not 5 <= len(set(named)) < len(named): return items
+    return replace(items, remarks=[*items.remarks, f"{items.name}: the paths name {len(set(named)):,} of something, such as {named[0]!r}, whose images may come into two splits; "
+                                   f"group={_PERSON.pattern!r} keeps those of one together, group='none' ends this remark"])
+
+_PERSON = re.compile(r"(?i)(?:patient|subject|participant|person)[-_ ]?\w*?\d+")
+
+def _found_in(items: Items, pattern: str) -> list[str]:
+    "What a pattern finds in each key."
+    if not items.keys: raise PodError(f"{items.name} has no paths in which {pattern!r} could be found: give group= a value for each image")
+    try: found = [re.search(pattern, k) for k in items.keys]
+    except re.error as e: raise PodError(f"group={pattern!r} is no pattern ({e}): expected a regular expression such as r'(patient\\d+)', or a column of a table") from e
+    if lacking := [k for k, m in zip(items.keys, found, strict=True) if m is None]:
+        raise PodError(f"group={pattern!r} is not in {len(lacking):,} of {len(items):,} paths, such as {_some(lacking, 2)}")
+    return [m[1] if m.re.groups else m[0] for m in found]
+
+def _loaded(source, root, download: bool, classes, group) -> Items:
     if _kind(source) != "prefix": check_source(source)
     match _kind(source):
         case "items": return source
         case "arrays": return arrays(*source, classes=classes)
         case "list": return listed(source, root, classes)
-        case "table": return table(source, root, classes)
+        case "table": return table(source, root, classes, group)
         case "lines": return listed(_lines(source), root or Path(source).expanduser().absolute().parent, classes)
         case "prefix": return _resolve(source)
         case "name": return digits() if source == "digits" else torchvision_set(source, root, download)

@@ -24,7 +24,7 @@ from ..train.settings import CHOICES, MODELS, FitConfig
 
 # %% ../../nbs/panels/52_train.ipynb #24335a61
 SUGGESTED = (*MODELS, "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "timm/convnext_atto")
-MORE = {"pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate", "ema": "Average the weights", "balance": "Balance", "tta": "Test views", "patience": "Patience", "compile": "Compile the net"}
+MORE = {"pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate", "ema": "Average the weights", "balance": "Balance", "tta": "Test views", "monitor": "Monitor", "mode": "Better is", "patience": "Patience", "compile": "Compile the net"}
 
 class Settings(w.VBox):
     "The settings of a fit as widgets."
@@ -71,7 +71,7 @@ class Settings(w.VBox):
         told, known = field_comments(FitConfig), {f.name: f for f in fields(FitConfig)}
         self.kinds = {n: known[n].type.__name__ if isinstance(known[n].type, type) else str(known[n].type) for n in MORE if n in known}
         self.more = {n: field_widget(n, k, getattr(d, n), CHOICES.get(n, ()), MORE[n], told.get(n, ""), narrow["layout"]) for n, k in self.kinds.items()}
-        hints = {"pretrained": "default: those that come with the model; or a run; empty: none", "patience": "epochs without a better validation until it stops; empty: never"}
+        hints = {"monitor": "the metric that decides which epoch is best; empty: validation accuracy", "pretrained": "default: those that come with the model; or a run; empty: none", "patience": "epochs without a better validation until it stops; empty: never"}
         rows = [[x, *([hint(hints[n])] if n in hints else [])] for n, x in self.more.items()]
         more = w.Accordion(
             [

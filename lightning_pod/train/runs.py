@@ -7,6 +7,10 @@ __all__ = ['CONFIG_FIELDS', 'PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array
            'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of', 'better',
            'field_comments', 'value_of', 'choose_rows', 'Comparison', 'draw_confusion', 'draw_change', 'compare',
            'make_loggers', 'tracker_of', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
+__all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'Run', 'start_fit', 'environment', 'list_runs',
+           'load_run', 'run_rows', 'runs', 'settings_of', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
+           'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use',
+           'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, subprocess, sys, threading, time
@@ -22,7 +26,7 @@ from ..core.index import Index, disk_use, remove_jobs
 from ..core.job import STATES, EventReader, EventWriter, Job, Lease, damaged_end, find_job, is_mapping, is_number, is_text, job_folders, newest_events, sweep
 from ..core.sources import NAMES, UrlFiles, as_array, as_pixels, load
 from .progress import History, duration
-from .settings import OBJECT, FitConfig, logger_classes
+from .settings import OBJECT, FitConfig, better, logger_classes
 
 # %% ../../nbs/train/20_runs.ipynb #8380cc09
 @dataclass(frozen=True)
@@ -248,7 +252,7 @@ def start_fit(config: FitConfig, where: Workspace | None = None) -> Run:
     "A run that trains in a process of its own; returns at once. Raises `PodError` for a config or a folder that can't be."
     for what in (config.model, config.data):
         if what.endswith(OBJECT): raise PodError(f"{what}: a process of its own can't be handed an object; call fit() for it")
-    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root)  # lists, decodes nothing
+    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root, group=config.group)  # lists, decodes nothing
     return Run.create(
         (where or workspace()).runs,
         "fit",
@@ -376,11 +380,6 @@ def settings_of(row: dict) -> dict:
     return out
 
 # %% ../../nbs/train/20_runs.ipynb #a9198d75
-def better(name: str) -> int:
-    "1 where more of the metric is better, -1 where less is, 0 where that isn't known."
-    if re.search(r"loss|error|seconds|memory|perplexity|mae|mse|brier|inaccura|divergence|distance|(^|_)(ece|nll|mce)($|_)", name): return -1
-    return 1 if re.search(r"acc|f1|auc|auroc|precision|recall|score|kappa|auprc", name) else 0
-
 def field_comments(cls: type) -> dict[str, str]:
     "The comment beside each field of a dataclass: what the command line and the panel tell of a setting."
     import inspect

@@ -11,6 +11,10 @@ __all__ = ['DEFAULT_SPACE', 'MEASURED', 'LOGGED', 'SAMPLERS', 'PRUNERS', 'WARM_U
            'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close', 'conduct',
            'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend', 'train_best',
            'plot', 'tune', 'load_study', 'studies', 'study_rows', 'StudyHistory', 'StudyLine']
+           'drawn', 'SpaceChanged', 'changed_text', 'told', 'monitor_for', 'trial_config', 'heard_epoch', 'values_of',
+           'settle', 'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close',
+           'conduct', 'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend',
+           'train_best', 'plot', 'tune', 'load_study', 'studies', 'StudyHistory', 'StudyLine']
 
 # %% ../../nbs/train/22_tune.ipynb #39eed633
 import contextlib, copy, difflib, hashlib, inspect, json, logging, math, os, re, secrets, shutil, signal, socket, subprocess, sys, threading, time, traceback, warnings
@@ -384,16 +388,22 @@ def _of_another_program(e: Exception, url: str) -> PodError | None:
 # %% ../../nbs/train/22_tune.ipynb #11cdf003
 class TrialHooks:
     "For a Lightning callback: tells the study's process the metrics of each epoch, and ends the run where that says so."
-    def __init__(self, ctx: Context, pipe: Connection): self.ctx, self.pipe, self.pruned, self.module = ctx, pipe, None, None
+    def __init__(self, ctx: Context, pipe: Connection): self.ctx, self.pipe, self.pruned, self.module, self.measured = ctx, pipe, None, None, None
 
-    def __getstate__(self) -> dict: return {"ctx": None, "pipe": None, "pruned": None, "module": None}  # the other processes of one training have no say
+    def __getstate__(self) -> dict: return {"ctx": None, "pipe": None, "pruned": None, "module": None, "measured": None}  # the other processes of one training have no say
 
     def on_fit_start(self, trainer, module): self.module = module  # a trial that goes on may have no epoch left
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        from lightning_pod.train.fit import Measured
+        if self.measured is not None and batch_idx: return
+        self.measured = Measured()
+        self.measured.begin(trainer)
 
     def on_train_epoch_end(self, trainer, module):
         if self.pipe is None: return
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
+        values = self.measured.values(trainer)
         try:
             self.pipe.send(("epoch", epoch, values, math.ceil(min(WARM_UP / max(1, trainer.global_step / epoch), last / 2))))
             told = self.pipe.recv()
@@ -414,7 +424,7 @@ class Images:
         from lightning_pod.core.classifier import is_a
         from lightning_pod.train.fit import make_data, prepared
         if is_a(source, "LightningDataModule"): return prepared(source, ctx)
-        key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root
+        key = c.data, c.image_size, c.on_bad, c.memory_gb, c.root, c.group
         if key != self.key:
             self.key = self.last = None  # let go of the memory first
             self.key, self.last = key, prepared(make_data(c, source), ctx)
@@ -654,6 +664,7 @@ def next_trial(self: Conductor) -> tuple[int, Run] | None:
     try:
         with self.clock(number), calm(): settings = self.drawn(trial)
         config, objects = trial_config(self.config["settings"], {**settings, **trial.user_attrs.get("settings", {})}, f"trial {number} of {self.id}")
+        config.monitor, config.mode = monitor_for(self.objectives, config)
     except SpaceChanged: raise
     except PodError as e: return self.tell(number, "FAIL", why=str(e))
     run = Run.create(self.home.runs, "fit", "lightning_pod.train.fit:fit_body", config.to_dict(), config.describe())
@@ -717,6 +728,12 @@ class _Names:
             self.last = name
             return value(name, *args, **kwargs)
         return suggest
+
+def monitor_for(objectives: dict[str, str], c: FitConfig) -> tuple[str | None, str]:
+    "What decides in a trial which epoch is best, and which way: the one objective that is measured in each epoch, unless the settings say."
+    name, way = next(iter(objectives.items()))
+    if c.monitor is not None or len(objectives) > 1 or _FINAL.search(name): return c.monitor, c.mode
+    return name, "max" if way == "maximize" else "min"
 
 def trial_config(base: dict,  # settings of the study
                  settings: dict,  # of the trial; `trainer.NAME` for those of the Trainer
@@ -1489,7 +1506,7 @@ def _base(data, model, settings: dict, space) -> tuple[dict, dict]:
     if plain:
         data = str(Path(data).expanduser().absolute()) if isinstance(data, Path) else data
         c, dm = FitConfig(**{"data": data, "model": model, **settings}).check(), None
-        if c.data not in NAMES and Path(c.data).exists(): load(c.data, c.root)  # lists, decodes nothing
+        if c.data not in NAMES and Path(c.data).exists(): load(c.data, c.root, group=c.group)  # lists, decodes nothing
     else:
         from lightning_pod.train.fit import _settle
         c, dm = _settle(data, model, settings)
