@@ -4,13 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FIELDS', 'PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'run_fault', 'Run', 'start_fit',
-           'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of', 'better',
+           'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of',
            'field_comments', 'value_of', 'choose_rows', 'Comparison', 'draw_confusion', 'draw_change', 'compare',
            'make_loggers', 'tracker_of', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
-__all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'Run', 'start_fit', 'environment', 'list_runs',
-           'load_run', 'run_rows', 'runs', 'settings_of', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
-           'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'why_no_aim', 'disk_use',
-           'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, subprocess, sys, threading, time

@@ -7,14 +7,10 @@ __all__ = ['DEFAULT_SPACE', 'MEASURED', 'LOGGED', 'SAMPLERS', 'PRUNERS', 'WARM_U
            'make_space', 'check_metrics', 'read_objectives', 'read_constraints', 'make_sampler', 'make_pruner',
            'grid_of', 'WholeJournal', 'storage_url', 'open_storage', 'TrialHooks', 'Images', 'measured', 'worker_main',
            'Worker', 'Conductor', 'wanted_trials', 'counted', 'left_over', 'over', 'next_trial', 'unless_skipped',
-           'drawn', 'SpaceChanged', 'changed_text', 'told', 'trial_config', 'heard_epoch', 'values_of', 'settle',
-           'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close', 'conduct',
-           'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend', 'train_best',
-           'plot', 'tune', 'load_study', 'studies', 'study_rows', 'StudyHistory', 'StudyLine']
            'drawn', 'SpaceChanged', 'changed_text', 'told', 'monitor_for', 'trial_config', 'heard_epoch', 'values_of',
            'settle', 'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close',
            'conduct', 'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend',
-           'train_best', 'plot', 'tune', 'load_study', 'studies', 'StudyHistory', 'StudyLine']
+           'train_best', 'plot', 'tune', 'load_study', 'studies', 'study_rows', 'StudyHistory', 'StudyLine']
 
 # %% ../../nbs/train/22_tune.ipynb #39eed633
 import contextlib, copy, difflib, hashlib, inspect, json, logging, math, os, re, secrets, shutil, signal, socket, subprocess, sys, threading, time, traceback, warnings
