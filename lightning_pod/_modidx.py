@@ -2655,6 +2655,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._sha': ( 'store/datasets.html#_sha',
                                                                                      'lightning_pod/store/datasets.py'),
+                                              'lightning_pod.store.datasets._spelt': ( 'store/datasets.html#_spelt',
+                                                                                       'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._stamp': ( 'store/datasets.html#_stamp',
                                                                                        'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._suffix': ( 'store/datasets.html#_suffix',
