@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,17 @@ def refused(pod: Pod, *args) -> str:
     assert p.stderr.count("\n") == 1 or listed, f"more than a sentence:\n{p.stderr}"
     assert contents(pod.workspace) == before, "something was left behind"
     return p.stderr
+
+
+# ---- in a notebook
+
+
+def test_an_error_in_a_notebook_is_its_sentence(pod):
+    code = "import lightning_pod as lp\nlp.fit('digitz')"
+    ipython = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor"]
+    p = subprocess.run([*ipython, "-c", code], cwd=pod.workspace, env=pod.env, capture_output=True, text=True)
+    assert "PodError: unknown data set 'digitz'. Did you mean 'digits'?" in p.stdout + p.stderr
+    assert "Traceback" not in p.stdout + p.stderr and "fit.py" not in p.stdout + p.stderr, p.stdout
 
 
 # ---- data

@@ -164,6 +164,10 @@ def test_a_study_is_started_watched_and_steered_on_the_page(page, bench):
     panel = page.locator(".pod", has=page.locator(".pod-tune-start")).last
     panel.get_by_label("Model").fill("podnet_n")
     panel.get_by_label("Trials").fill("2")
+    for space, words in (("", "the space is empty"), ("lr: {low: 0.005", "no YAML")):
+        panel.locator(".pod-space textarea").fill(space)
+        page.click(".pod-tune-start")
+        panel.locator(f".pod-error:has-text('{words}')").wait_for()
     panel.locator(".pod-space textarea").fill("lr: {low: 0.005, high: 0.05, log: true}")
     page.click(".pod-tune-start")
     panel.locator(".pod-badge.done").wait_for()
@@ -318,8 +322,9 @@ def test_what_is_wrong_is_said_on_the_page(page, bench):
     field.fill("digits")
     field.press("Tab")
     set_epochs(page, 1)
-    page.click(".pod-start")
+    page.dblclick(".pod-start")  # which is one start
     state(page, "done")
+    assert len(list_runs()) == 2
 
 
 def folder_with_a_damaged_image():

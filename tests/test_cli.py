@@ -1,6 +1,9 @@
 """The command line: every verb, what it prints, and the code it exits with."""
 
+import contextlib
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -192,9 +195,9 @@ def test_runs_rm_and_reindex(three, pod, workspace):
     assert "removed 2 runs, 1.0 MB freed" in p.stdout and not p.stderr
     assert [r["id"] for r in pod.json("runs")] == [three[1]]
     assert "unknown run" in pod("runs", "rm", three[0], code=2).stderr
-    (workspace / ".pod" / "runs.json").unlink()
+    (workspace / ".pod" / "index.db").unlink()
     assert pod("runs", "reindex").stdout == "1 run\n"
-    assert three[1] in (workspace / ".pod" / "runs.json").read_text()
+    assert (workspace / ".pod" / "index.db").exists()
 
 
 def test_the_verbs_of_runs_have_help(pod):
@@ -259,6 +262,37 @@ def test_predict_takes_images_of_any_size_and_mode(done, pngs, tmp_path):
         files.append(tmp_path / f"{mode.replace(';', '')}.{'tif' if mode in ('CMYK', 'I;16') else 'png'}")
         image.save(files[-1])
     assert {r["label"] for r in done.json("predict", "last", *files)} == {pngs[0][1]}
+
+
+def in_terminal(pod, columns: int, *args) -> str:
+    """What a command shows in a terminal that is so wide."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    p = subprocess.Popen([pod.command, *args], cwd=pod.workspace, env=pod.env, stdin=subprocess.DEVNULL, stdout=its,
+                         stderr=its, start_new_session=True)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal reads as an error
+        while part := os.read(mine, 65536):
+            shown += part
+    os.close(mine)
+    assert p.wait(60) == 0, shown.decode()
+    return shown.decode()
+
+
+def test_a_narrow_terminal_shows_whole_words_and_something_at_once(pod):
+    args = ["fit", "digits", "--model", "podnet_n", "--epochs", "2", "--loggers", "none"]
+    lines = re.split(r"[\r\n]+", in_terminal(pod, 44, *args))
+    assert lines[0] == "digits · podnet_n: loading PyTorch …" and "getting ready …" in lines[1]
+    shown = [line.strip() for line in lines if re.search("[━─]", line)]
+    assert len(shown) > 2 and max(map(len, shown)) <= 43
+    part = r"getting ready …|epoch \d+/2|\d+ %|\w+_(loss|acc) \d\.\d{4}|[\d:]+ (s|min) left"
+    assert [s for s in shown if not all(re.fullmatch(part, p) for p in s.lstrip("━─ ").split(" · "))] == []
 
 
 # ---- what runs: ps, logs, stop, resume

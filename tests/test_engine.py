@@ -81,7 +81,7 @@ def test_patience_ends_a_training_that_no_longer_gains(workspace):
     run = fit("digits", "podnet_n", epochs=60, patience=2, lr=0.03, **QUICK)
     best = run.metrics["valid_acc"]
     assert run.status == "done" and len(best) < 60
-    assert len(best) - best[::-1].idxmax() >= 2 and "no better validation in 2 epochs" in run.log()
+    assert len(best) - best[::-1].idxmax() >= 2 and "no better valid_acc in 2 epochs" in run.log()
 
 
 # ---- several processes

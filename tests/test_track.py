@@ -58,3 +58,16 @@ def test_a_trackers_page_shows_the_runs(pod, workspace, tracked):
 def test_a_page_that_has_nothing_to_show_is_not_opened(pod):
     assert "nothing is tracked in Aim" in pod("track", code=2).stderr
     assert "--loggers tensorboard" in pod("track", "--tensorboard", code=2).stderr
+
+
+def test_a_run_that_goes_on_in_aim_is_told_of_no_corruption(workspace, caplog):
+    from lightning_pod.train.runs import Run, make_loggers, tracker_of
+    from lightning_pod.train.settings import FitConfig
+
+    run, ids = Run.create(workspace / "runs", "fit", "lightning_pod.train.fit:fit_body", FitConfig().to_dict()), {}
+    for _ in range(2):
+        (logger,), missing = make_loggers(["aim"], run, ids)
+        logger.close()
+        ids = dict([tracker_of(logger)])
+        assert not missing
+    assert "orruption" not in caplog.text

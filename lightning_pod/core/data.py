@@ -7,7 +7,7 @@ __all__ = ['BatchLoader', 'FileImages', 'ImageData', 'spread', 'as_float', 'show
 
 # %% ../../nbs/core/06_data.ipynb #364d6990
 import base64, io, os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
-from .image import ImageSpec
+from .image import ImageSpec, check_depth
 from .sources import SPLITS, Items, check_singles, check_source, load, never_asked, split, too_few
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
@@ -30,10 +30,11 @@ class BatchLoader:
                  rank: int = 0, world: int = 1,  # this process and how many there are
                  index: Tensor | None = None,  # [M]: which of them; default: all
                  weights: Tensor | None = None,  # [M]: how often each is drawn when shuffled; default: each once
+                 place: Callable[[], tuple[int, int]] | None = None,  # tells epoch and batch, where somebody else counts them
                 ):
         self.index = torch.arange(len(labels)) if index is None else index
         self.images, self.labels, self.batch_size, self.shuffle, self.seed = images, labels, batch_size, shuffle, seed
-        self.rank, self.world, self.weights = rank, world, weights
+        self.rank, self.world, self.weights, self.place = rank, world, weights, place
         self.epoch = self.batch = 0  # what the next batch will be
         self._go_on = False  # a state was loaded: the next iteration begins in mid-epoch
 
@@ -56,7 +57,8 @@ class BatchLoader:
         return self.images.index_select(0, index).permute(0, 3, 1, 2), self.labels[index]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.batch and not self._go_on:
+        if self.place: self.epoch, self.batch = self.place()
+        elif self.batch and not self._go_on:
             self.epoch, self.batch = self.epoch + 1, 0  # the last iteration was broken off
         self._go_on, parts = False, self.order(self.epoch).split(self.batch_size)
         ahead = not isinstance(self.images, Tensor)  # the next batch is read from the disk while this one is used
@@ -103,8 +105,10 @@ class ImageData(LightningDataModule):
                  seed: int = 0,  # of the split and the order
                  augment="auto",  # "auto", "none" or an Augment
                  on_bad: str = "raise",  # damaged files: "raise" or "skip"
+                 depth="auto",  # of files with more than 8 bits of grey: how many, or (the value of black, of white); "auto": from their values
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
+                 group=None,  # what is never in two splits: a table's column, a pattern of paths, or a value for each image; see `load`
                  memory_gb: float | None = None,  # what images may take of the memory, else they are mapped from a file; default: half of what is free
                  balanced: bool = False,  # draw each class equally often in training, instead of each image once
                 ):
@@ -132,21 +136,22 @@ class ImageData(LightningDataModule):
             classes,
             None,
         )
-        self.memory_gb, self.balanced, self._placed = memory_gb, balanced, None
+        if depth != "auto": check_depth(depth)
+        self.depth = list(depth) if isinstance(depth, tuple) else depth  # as a config can hold it
+        self.memory_gb, self.balanced, self.group, self._placed = memory_gb, balanced, group, None
         self.on_progress = None  # called with (done, total) while files are decoded
-        self._train, self._state = None, {}  # the training loader, and where a resumed training goes on
 
     def setup(self, stage: str | None = None) -> "ImageData":
         "Load, decode and split. Lightning calls it; calling it again does nothing."
         if self.items is not None: return self
         keep_memory()
-        items, self.left_out = load(self.source, self.root, self.download, self._classes), []
+        items, self.left_out = load(self.source, self.root, self.download, self._classes, self.group), []
         if items.pixels is None:
-            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
+            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb, depth=self.depth)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
         mapped = isinstance(items.pixels, np.memmap)
         self.images = FileImages(items.pixels) if mapped else torch.from_numpy(np.ascontiguousarray(items.pixels))
-        self.spec, self.labels = ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
+        self.spec, self.labels = items.spec or ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
         return self._divide(items)
 
     def _divide(self, items: Items) -> "ImageData":
@@ -170,7 +175,7 @@ class ImageData(LightningDataModule):
         return np.stack([spec(p) for p in items.pixels])
 
     def __getstate__(self) -> dict:  # for another process, which sets up anew: the images are in the cache
-        return {**self.__dict__, "items": None, "images": None, "labels": None, "_placed": None, "_train": None}
+        return {**self.__dict__, "items": None, "images": None, "labels": None, "_placed": None}
 
     # ---- what it holds
     @property
@@ -233,7 +238,13 @@ class ImageData(LightningDataModule):
         images, labels = self._on_device(t.strategy.root_device) if t else (self.images, self.labels)
         rank, world = (t.global_rank, t.world_size) if t else (0, 1)
         weights = 1 / torch.from_numpy(self.counts()).double()[self.labels[index]] if shuffle and self.balanced else None
-        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index, weights)
+        place = self._place if shuffle and t else None
+        return BatchLoader(images, labels, self.batch_size, shuffle, self.seed, rank, world, index, weights, place)
+
+    def _place(self) -> tuple[int, int]:
+        "The epoch and the batch that the trainer is about to train on."
+        loop = self.trainer.fit_loop
+        return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
 
     def _on_device(self, device: torch.device) -> tuple:
         "Images and labels where they are used, if that is a GPU whose free memory they fill by a third at most."
@@ -244,18 +255,11 @@ class ImageData(LightningDataModule):
             self._placed = self.images.to(device), self.labels.to(device)
         return self._placed
 
-    def train_dataloader(self):
-        self._train = self.loader("train", shuffle=True)
-        if self._state: self._train.load_state_dict(self._state)
-        return self._train
-
+    def train_dataloader(self): return self.loader("train", shuffle=True)
     def val_dataloader(self): return self.loader("valid") if len(self.setup().parts["valid"]) else []
     def test_dataloader(self): return self.loader("test")
 
-    # Lightning would store the loader's place too, but a module that asks for `estimated_stepping_batches` makes it forget to put it back
-    def state_dict(self) -> dict: return self._train.state_dict() if self._train else {}
-    def load_state_dict(self, state: dict): self._state = state
-    def teardown(self, stage: str): self._state, self._placed = {}, None
+    def teardown(self, stage: str): self._placed = None
 
     def transfer_batch_to_device(self, batch, device: torch.device, dataloader_idx: int):
         return tuple(t if t.device == device else t.to(device, non_blocking=True) for t in batch)

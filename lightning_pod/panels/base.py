@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'Curves', 'run_charts', 'thinned', 'Pad', 'ink_box', 'ink_share', 'centre',
            'field_widget', 'field_value', 'style', 'error_html', 'heading', 'hint', 'picture', 'probability_table',
-           'sentence', 'Ticker', 'guarded', 'fill']
+           'sentence', 'Ticker', 'guarded', 'Starter', 'fill']
 
 # %% ../../nbs/panels/50_base.ipynb #11c3d78f
 import base64, html, io, threading
@@ -195,6 +195,41 @@ def guarded(show_error: Callable[[str], None], f: Callable, lock: threading.RLoc
             with lock: f()
         except Exception as e: show_error(sentence(e))
     return handler
+
+# %% ../../nbs/panels/50_base.ipynb #4fe24f95
+class Starter:
+    "Lets a button start something, once a press: it is disabled meanwhile, and enabled again whatever happens."
+    def __init__(self, button: w.Button, check: Callable[[], object], start: Callable[[object], None],
+                 show_error: Callable[[str], None], lock: threading.RLock,
+                 rest: float = 1.0,  # seconds after a start in which presses don't count
+                ):
+        self.button, self.check, self.start, self.show_error, self.lock, self.rest = button, check, start, show_error, lock, rest
+        self.busy, self.allowed = False, True
+        button.on_click(self)
+
+    def __call__(self, *_):
+        if self.busy: return
+        self._is(busy=True)
+        self.show_error("")
+        try:
+            with self.lock: self.start(self.check())
+        except Exception as e:
+            self.show_error(sentence(e))
+            self._is(busy=False)
+        else: self._rest()
+
+    def _rest(self):
+        timer = threading.Timer(self.rest, self._is, kwargs={"busy": False})
+        timer.daemon = True
+        timer.start()
+
+    def allow(self, allowed: bool):
+        "Whether there is anything to start just now."
+        self._is(allowed=allowed)
+
+    def _is(self, **changes):
+        for name, value in changes.items(): setattr(self, name, value)
+        self.button.disabled = self.busy or not self.allowed
 
 # %% ../../nbs/panels/50_base.ipynb #eb67b38a
 def fill(dropdown: w.Dropdown, options: list[tuple[str, object]], value):

@@ -78,7 +78,7 @@ def out_of_sample(data="digits",  # an ImageData, or anything that `load` takes
     "What models say of all images of a source, each asked about those that it wasn't trained on. The trainings are runs as any others."
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     if folds < 2: raise PodError(f"folds={folds}: expected 2 or more")
-    if not isinstance(data, ImageData): data = ImageData(data, **{k: settings.pop(k) for k in ("image_size", "on_bad", "memory_gb", "root", "download") if k in settings})
+    if not isinstance(data, ImageData): data = ImageData(data, **{k: settings.pop(k) for k in ("image_size", "on_bad", "depth", "memory_gb", "root", "download") if k in settings})
     items, how = data.setup().items, {k: settings.pop(k) for k in ("batch_size", "augment") if k in settings}
     cut = (StratifiedKFold if items.groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     tables = []
@@ -560,7 +560,11 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
     "What is wrong with a model, here and now; the page is `report.index`. Raises `PodError` for what can't be."
     config = _config(run, other, data, labels, part, train, columns)
     show = ProgressLine() if progress else None
-    given = _materials(run, other, data, labels, part, train, net, show)  # what is wrong shows before there is a Job
+    try: return _diagnose_here(config, _materials(run, other, data, labels, part, train, net, show), part, columns, show)  # what is wrong shows before there is a Job
+    finally:
+        if show: show.close()
+
+def _diagnose_here(config: dict, given, part: str, columns, show: ProgressLine | None) -> Report:
     job = Job.create(_home(given[0][0]).jobs, "report", "lightning_pod.train.diagnose:diagnose_body", {**config, "data_version": given[0][1].version}, title=_title(given))
     found = []
 
@@ -568,9 +572,7 @@ def diagnose(run,  # a run or its id; a LightningModule or any module; an ONNX f
         if show: ctx.listeners.append(show)
         found.append(_made(ctx, given, part, columns))
         return found[0][1]
-    try: job.run(body)
-    finally:
-        if show: show.close()
+    job.run(body)
     if not found: raise PodError(f"the diagnosis was stopped before it was done ({job.id}): call it again")
     return found[0][0]
 
