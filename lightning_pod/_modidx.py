@@ -2611,6 +2611,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._bytes_of': ( 'store/datasets.html#_bytes_of',
                                                                                           'lightning_pod/store/datasets.py'),
+                                              'lightning_pod.store.datasets._check_classes': ( 'store/datasets.html#_check_classes',
+                                                                                               'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._check_key': ( 'store/datasets.html#_check_key',
                                                                                            'lightning_pod/store/datasets.py'),
                                               'lightning_pod.store.datasets._checked': ( 'store/datasets.html#_checked',

@@ -768,12 +768,13 @@ def data_label(argv: list[str]) -> int:
     p.add_argument("changes", metavar="KEY=CLASS", nargs="*", help="an image and its class")
     p.add_argument("--file", help="a .csv with the columns key and label, such as the labels.csv of a pull; an empty label leaves the image out")
     p.add_argument("--exclude", metavar="KEY", nargs="+", default=[], help="images to be left out")
+    p.add_argument("--new-class", action="store_true", help="the class may be one that no image has yet")
     p.add_argument("--why", help="a note on the correction")
     p.add_argument("--who", help="who corrects; default: POD_USER or the login name")
     o = _with_database(_parse(p, argv))
     from lightning_pod.store.datasets import Store, read_changes
     d = Store().dataset(o.name)
-    events = d.relabel({**(read_changes(o.file) if o.file else {}), **_pairs(o.changes), **dict.fromkeys(o.exclude)}, who=o.who, why=o.why)
+    events = d.relabel({**(read_changes(o.file) if o.file else {}), **_pairs(o.changes), **dict.fromkeys(o.exclude)}, who=o.who, why=o.why, new_class=o.new_class)
     return _say_version(d, o, events, o.why)
 
 def _pairs(changes: list[str]) -> dict[str, str]:

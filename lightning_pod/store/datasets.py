@@ -236,16 +236,28 @@ def _newest(dataset_id: int, keys: list[str] | None = None):
 def relabel(self, changes: dict[str, str | None],  # key -> new label; None: leave it out
             who: str | None = None,  # default: POD_USER or the login name
             why: str | None = None, origin: str = "correction",  # or "feedback"
+            new_class: bool = False,  # whether a label may be one that no image has yet
            ) -> list[int]:  # the events
-    "Append an event for each label that changes. Raises `PodError` for an image that isn't there; then nothing is changed."
+    "Append an event for each label that changes. Raises `PodError` for an image that isn't there, or a class that isn't; then nothing is changed."
     for key, new in changes.items():
         if new is not None and not str(new).strip(): raise PodError(f"the new label of {key!r} is empty: expected a class name, or None to leave the image out")
     with self.store.db.write() as c:
         now = self._locked(c, changes)
         if missing := [k for k in changes if k not in now]: raise self._no_image(c, missing[0])
+        if not new_class: _check_classes(self, c, changes)
         rows = [dict(sample_id=now[k].id, old=now[k].new, new=None if new is None else str(new), who=who or user(), origin=origin, why=why)
                 for k, new in changes.items() if now[k].new != new]
         return list(c.scalars(label_event.insert().returning(label_event.c.id, sort_by_parameter_order=True), rows)) if rows else []
+
+def _check_classes(d: Dataset, c: sa.Connection, changes: dict[str, str | None]):
+    "Raise `PodError` for a label that is in neither the newest version nor a correction since."
+    classes = set(d._newest(c).classes)
+    if not {str(l) for l in changes.values() if l is not None} - classes: return
+    classes |= {r.new for r in c.execute(_newest(d.id)) if r.new is not None}
+    for key, label in changes.items():
+        if label is None or str(label) in classes: continue
+        e = unknown(f"class of data set {d.name!r}", str(label), classes, "If it is to be a new class, say --new-class (in Python new_class=True).")
+        raise PodError(f"{key}: {e}")
 
 def _locked(self, c: sa.Connection, keys: Iterable[str] | None = None) -> dict:
     "Samples by key with their newest label, while nobody else changes them."
