@@ -312,3 +312,65 @@ def test_check_and_repair_as_a_command(pod, folder):
     again = pod.json("data", "check", "pets")  # by its name alone
     assert again["source"].startswith("store:pets") and "duplicates" not in again["kinds"]
     assert "Did you mean 'duplicates'" in pod("data", "check", folder, "--repair", "duplicate", code=2).stderr
+
+
+# ---- copies with other edges
+
+
+def photograph(seed: int, size: int = 160) -> Image.Image:
+    """Something with light and large shapes, as a photograph has: smooth noise of many scales."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((size, size, 3))
+    for k in (3, 6, 12, 24):
+        layer = Image.fromarray(rng.integers(0, 256, (k, k, 3), dtype=np.uint8))
+        out += np.asarray(layer.resize((size, size), Image.Resampling.BICUBIC)) / k
+    out = 255 * (out - out.min()) / np.ptp(out)
+    return Image.fromarray(out.astype(np.uint8))
+
+
+def cropped(image: Image.Image, share: float, x: float = 0.5, y: float = 0.5) -> Image.Image:
+    (w, h), c, d = image.size, x * share, y * share
+    return image.crop((round(w * c), round(h * d), round(w * (1 - share + c)), round(h * (1 - share + d))))
+
+
+def test_copies_with_other_edges_that_leak_into_validation_are_found_and_nothing_else(tmp_path):
+    ways = [lambda im: cropped(im, 0.03), lambda im: cropped(im, 0.04, 0.3, 0.8),
+            lambda im: cropped(im.rotate(1), 0.03), lambda im: cropped(im, 0.02).point(lambda v: v * 0.8),
+            lambda im: cropped(im.resize((90, 100)), 0.03, 0, 0)]
+    for n in range(60):
+        for split in ("train", "valid", "test"):
+            path = tmp_path / "set" / split / ("cat", "dog")[n % 2] / f"{n}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = photograph(n + 1000 * ("train", "valid", "test").index(split))
+            if split == "valid" and n < 20:
+                image = ways[n % len(ways)](photograph(n))
+            image.save(path, quality=80)
+    found = check(tmp_path / "set")
+    leaks = {tuple(sorted(f.keys)) for f in found["leaks"]}
+    planted = {tuple(sorted(f"{s}/{('cat', 'dog')[n % 2]}/{n}.jpg" for s in ("train", "valid"))) for n in range(20)}
+    assert leaks <= planted, "a pair of different pictures"
+    assert len(leaks) >= 19
+    assert found.notes == []
+
+
+def groups_of(*images: Image.Image) -> list[list[int]]:
+    rows, bad = look(load(([np.asarray(im.resize((160, 160))) for im in images], [0, 1])))
+    assert not bad
+    return near_groups(rows)
+
+
+def test_what_differs_in_one_place_is_no_copy():
+    scratched = []
+    for k, height in ((1, 120), (2, 80), (4, 70), (8, 60)):  # of a thumbnail's 32 pixels
+        a = np.asarray(photograph(7)).astype(int)
+        at = slice(60, 60 + 5 * k)
+        a[at, at] += np.where(a[at, at].mean() > 127, -height, height)
+        scratched.append(Image.fromarray(a.clip(0, 255).astype(np.uint8)))
+    for image in scratched:
+        for copy in (photograph(7), cropped(photograph(7), 0.03)):
+            assert groups_of(image, copy) == []
+    assert groups_of(photograph(7), cropped(photograph(7), 0.03)) == [[0, 1]]
+
+
+def test_drawings_get_no_such_look_and_it_is_said():
+    assert any("copies with other edges were not searched" in n for n in check("digits").notes)

@@ -331,3 +331,37 @@ def test_one_class_for_each_image_is_refused(images, workspace):
         with pytest.raises(PodError, match="40 classes for 40 images.*nothing to learn"):
             fit(source, "podnet_n", **QUICK)
         assert "40 classes for 40 images" in " ".join(check(source).notes), form
+
+
+# ---- what belongs together
+
+
+def test_images_of_one_patient_are_never_in_two_splits(images, workspace, capsys):
+    frame = frame_of(images, ["dark"] * 20 + ["light"] * 20).assign(Patient_ID=[f"p{i % 8}" for i in range(40)], age=3)
+    frame.to_csv(images.parent / "patients.csv", index=False)
+    table, paths = images.parent / "patients.csv", sorted(images.rglob("*.png"))
+    forms = [  # the source, what to say, whether it is said that a column was noticed
+        (frame, {}, True),
+        (table, {}, True),
+        (str(table), {"group": "patient_id"}, False),
+        (images, {"group": r"(\d)\.png"}, False),
+        ([str(p) for p in paths], {"group": r"(\d)\.png"}, False),
+        ((pixels(), np.arange(40) % 2), {"group": np.arange(40) // 5}, False),
+        (load(images), {"group": [str(i // 5) for i in range(40)]}, False),
+    ]
+    for source, asked_for, noticed in forms:
+        data = ImageData(source, valid=0.2, test=0.2, **asked_for).setup()
+        held = [set(data.items.groups[data.parts[s]]) for s in ("train", "valid", "test")]
+        assert all(held) and not held[0] & held[1] and not held[0] & held[2] and not held[1] & held[2]
+        assert any("was taken for what belongs together" in r for r in data.remarks) == noticed
+    assert any("the column age is not used" in r for r in ImageData(frame).remarks)
+    assert ImageData(frame, group="none").setup().items.groups is None
+    run = fit(str(table), "podnet_n", **{**QUICK, "group": "Patient_ID"}, valid=0.2, test=0.2)
+    assert run.status == "done" and run.config["group"] == "Patient_ID"
+    run = fit(ImageData((pixels(), np.arange(40) % 2), group=np.arange(40) // 5), "podnet_n", **QUICK)
+    assert run.status == "done" and run.config["group"] is None
+    assert cli.main(["fit", str(table), "--group", "patient"]) == 2
+    assert "unknown column 'patient'. Did you mean 'Patient_ID'" in capsys.readouterr().err
+    assert len(set(check(table, group="patient_id").items.groups)) == 8
+    assert cli.main(["data", "push", str(table), "--to", "patients", "--group", "patient_id"]) == 0
+    assert len(set(load("store:patients").groups)) == 8

@@ -642,12 +642,14 @@ def _settle_for_images(data: ImageData, net: str, settings: dict) -> FitConfig:
     "The config of a fit of an `ImageData`, which has settings of its own: what is asked of fit may not differ."
     own = {k: getattr(data, k) for k in OF_DATA}
     for k in own:
-        if k in settings and settings[k] != own[k]:
+        plain = isinstance(own[k], (str, int, float, type(None)))
+        if k in settings and settings[k] is not own[k] and not (plain and settings[k] == own[k]):
             raise PodError(f"{k}={settings[k]!r}, but the ImageData was made with {k}={own[k]!r}: give it to ImageData")
     own |= {"augment": str(data.augment or "none"), "root": data.root and str(data.root)}  # an Augment's text makes it again
     where = str(data.source.expanduser().absolute()) if isinstance(data.source, Path) else data.source
-    if not isinstance(where, str) or isinstance(data.image_size, tuple) or data._classes: where = f"{data.name} {OBJECT}"
+    if not isinstance(where, str) or isinstance(data.image_size, tuple) or data._classes or not isinstance(data.group, (str, type(None))): where = f"{data.name} {OBJECT}"
     if isinstance(data.image_size, tuple): own["image_size"] = None
+    if not isinstance(data.group, str): own["group"] = None
     return FitConfig(**{**own, **settings, "data": where, "model": net}).check()
 
 # %% ../../nbs/train/21_fit.ipynb #2bf34a8d

@@ -7,19 +7,23 @@ __all__ = ['PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', '
            'load_run', 'run_rows', 'runs', 'settings_of', 'field_comments', 'value_of', 'choose_rows', 'Comparison',
            'draw_confusion', 'draw_change', 'compare', 'make_loggers', 'tracker_of', 'forget_statements', 'why_no_aim',
            'disk_use', 'dependents', 'remove', 'reindex', 'aim_main', 'aim_hash']
+__all__ = ['CONFIG_FIELDS', 'PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'run_fault', 'Run', 'start_fit',
+           'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of',
+           'field_comments', 'value_of', 'choose_rows', 'Comparison', 'draw_confusion', 'draw_change', 'compare',
+           'make_loggers', 'tracker_of', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
-import contextlib, getpass, html, importlib.util, json, math, os, platform, re, shutil, subprocess, sys, threading, time
+import contextlib, getpass, html, importlib.util, json, math, os, platform, re, subprocess, sys, threading, time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from ..core.config import PodError, Workspace, read_json, unknown, workspace, write_text
-from ..core.job import ENDED, EventReader, EventWriter, Job, Lease, _made, find_job
+from ..core.config import PodError, Workspace, open_regular, read_json, unknown, unreadable, workspace, write_text
+from ..core.index import Index, disk_use, remove_jobs
+from ..core.job import STATES, EventReader, EventWriter, Job, Lease, damaged_end, find_job, is_mapping, is_number, is_text, job_folders, newest_events, sweep
 from ..core.sources import NAMES, UrlFiles, as_array, as_pixels, load
 from .progress import History, duration
 from .settings import OBJECT, FitConfig, better, logger_classes
@@ -70,24 +74,42 @@ def _fetched(image):
     return data
 
 # %% ../../nbs/train/20_runs.ipynb #0e77a16a
+def _is_result(value) -> bool:
+    "Whether it is what a fit brings: metrics by name, seconds, the best epoch, the machine's samples."
+    if not isinstance(value, dict): return False
+    metrics, system = value.get("metrics") or {}, value.get("system") or {}
+    numbers = [value.get("seconds"), value.get("best_epoch")]
+    return is_mapping(metrics) and is_mapping(system) and all(v is None or is_number(v) for v in (*numbers, *metrics.values(), *system.values()))
+
+CONFIG_FIELDS = {**dict.fromkeys(("data", "model", "title", "loggers"), (is_text, "a text")), "epochs": (is_number, "a number"), "trainer": (is_mapping, "names with values")}
+
+def run_fault(info: dict, config: dict) -> str | None:
+    "What is wrong with a run's status or settings, beyond what any Job needs; None where nothing is."
+    if info.get("result") is not None and not _is_result(info["result"]): return f"its status.json has result={info['result']!r:.60}, which no fit brings"
+    for name, (right, words) in CONFIG_FIELDS.items():
+        if (value := config.get(name)) is not None and not right(value): return f"its config.yaml has {name}={value!r:.60}, where {words} was expected"
+    return None
+
+# %% ../../nbs/train/20_runs.ipynb #3f482936
 class Run(Job):
     "A training: its settings, metrics, checkpoints and predictions."
-    _model = _config = None
+    _model = None
 
-    @property
-    def config(self) -> dict:
-        "The settings; they never change, so they are read once."
-        if self._config is None:
-            text = (self.path / "config.yaml").read_text(encoding="utf-8")
-            self._config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # ten times as fast as safe_load, and as safe
-        return {**self._config}
+    def _fault(self, info: dict) -> str | None: return super()._fault(info) or run_fault(info, self.config)
     @property
     def checkpoints(self) -> Path: return self.path / "checkpoints"
     @property
     def history(self) -> History:
-        h = History()
-        for e in EventReader(self.path / "events.jsonl").read(): h.feed(e)
-        return h
+        return self._history()[0]
+    def _history(self) -> tuple[History, str | None]:
+        "What the events add up to, and what to tell of lines that could not be read."
+        h, reader = History(), EventReader(self.path / "events.jsonl")
+        for e in reader: h.feed(e)
+        return h, reader.damage
+    @property
+    def environment(self) -> dict:
+        "Python, packages and commit of the newest attempt that told them; {} where none did."
+        return {k: v for k, v in next(self.newest("environment"), {}).items() if k not in ("t", "kind")}
     @property
     def metrics(self):
         "A data frame with a row for each epoch."
@@ -103,11 +125,16 @@ class Run(Job):
     @property
     def data_version(self) -> str | None:
         "What the images were: `NAME@VERSION` of the store, else the beginning of their hash; None before they were read."
-        if self.config.get("data", "").startswith("store:"): return self.config["data"].removeprefix("store:")
+        if (self.config.get("data") or "").startswith("store:"): return self.config["data"].removeprefix("store:")
         try:
-            with open(self.path / "splits.json", encoding="utf-8") as f: head = f.read(4096)  # the lists of images that follow may be long
+            with open_regular(self.path / "splits.json") as f: head = f.read(4096)  # the lists of images that follow may be long
         except FileNotFoundError: return None
-        return m[1][:12] if (m := re.search(r'"digest": "(\w+)"', head)) else None
+        return m[1][:12].decode() if (m := re.search(rb'"digest": "([0-9a-zA-Z]+)"', head)) else None
+    def _tags(self) -> tuple[list[str], str | None]: return tags_of(self.path / "tags.jsonl")
+    @property
+    def tags(self) -> list[str]:
+        "The run's tags, in the order they were given."
+        return self._tags()[0]
     @property
     def summary(self) -> dict:
         "The metrics that stand for the run: of its best epoch, and of the test; while it trains, of its newest epoch."
@@ -116,47 +143,46 @@ class Run(Job):
     def confusion(self):
         "A data frame: how many test images of each class (row) were taken for each class (column); None where there was no test, or the run has a module of your own and no report yet."
         import pandas as pd
-        told = read_json(self.path / "confusion.json") or {}
-        if not told and (report := read_json(self.path / "report" / "report.json")) and report["part"] == "test" and (read_json(self.path / "report" / "source.json") or {}).get("data") == self.config["data"]:
-            told = {"classes": report["classes"], "matrix": report["confusion"]}
-        return pd.DataFrame(told["matrix"], pd.Index(told["classes"], name="is"), pd.Index(told["classes"], name="taken for")) if told else None
+        told = read_json(self.path / "confusion.json", {}, dict) or self._reported()
+        if not told: return None
+        names, matrix = told.get("classes"), told.get("matrix")
+        if not isinstance(names, list) or np.shape(matrix) != (len(names), len(names)) or not all(is_number(v) for row in matrix for v in row):
+            raise unreadable(self.path / "confusion.json", "it holds no square of numbers with the names of its classes")
+        return pd.DataFrame(matrix, pd.Index(names, name="is"), pd.Index(names, name="taken for"))
+
+    def _reported(self) -> dict:
+        "The confusion that a report found on the run's own test images; {} where there is none."
+        report, source = (read_json(self.path / "report" / f"{name}.json", {}, dict) for name in ("report", "source"))
+        if not report or report.get("part") != "test" or source.get("data") != self.config.get("data"): return {}
+        return {"classes": report.get("classes"), "matrix": report.get("confusion")}
     @property
     def seconds(self) -> float | None:
         "How long the fit took until its end or its newest epoch, all attempts together."
         return self.to_dict()["seconds"]
 
     def to_dict(self) -> dict:
-        "What lists and `--json` show."
+        "What lists and `--json` show. Of a damaged run the status is so, and the message says why; where only a part can't be read, `damage` tells it."
         info = self.info
-        result, config = info.get("result") or {}, self.config
-        row, sample = ({}, {}) if "metrics" in result and "system" in result else self._newest()
-        return {
-            "id": self.id,
-            "status": info["state"],
-            "metrics": result.get("metrics") or {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr")},
-            "seconds": result.get("seconds", row.get("seconds")),
-            "best_epoch": result.get("best_epoch"),
-            "title": info.get("title", ""),
-            "created": info.get("created"),
-            "data": config.get("data"),
-            "data_version": self.data_version,
-            "model": config.get("model"),
-            "tags": self.tags,
-            "peak_memory_mb": (result.get("system") or sample).get("peak_memory_mb"),
-            "message": info.get("message"),
-            "config": config,
-        }
+        if info["state"] == "damaged": return _row(self.id, status="damaged", message=info["message"], damage=info["message"], created=info.get("created"))
+        bad, config, result = [], self.config, info.get("result") or {}
+        complete = "metrics" in result and "system" in result
+        row, sample = ({}, {}) if complete else _or(({}, {}), bad, self._newest, bad)
+        if complete and (told := _or(None, bad, damaged_end, self.path / "events.jsonl")): bad.append(told)
+        tags, damage = _or(([], None), bad, self._tags)
+        return _row(
+            self.id, status=info["state"], title=info.get("title") or "", created=info.get("created"), message=info.get("message"), config=config, tags=tags,
+            metrics=result.get("metrics") or {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr") and (v is None or is_number(v))},
+            seconds=result.get("seconds", row.get("seconds")), best_epoch=result.get("best_epoch"),
+            peak_memory_mb=(result.get("system") or sample).get("peak_memory_mb"), data=config.get("data"), model=config.get("model"),
+            data_version=_or(None, bad, lambda: self.data_version), damage="; ".join([*dict.fromkeys(bad), *filter(None, [damage])]) or None)
 
-    def _newest(self) -> tuple[dict, dict]:
-        "The metrics of the newest epoch that still counts and the newest sample of the machine, from the end of the events if they are there."
-        for size in (1 << 13, 1 << 17, None):
-            events, whole = _last_events(self.path / "events.jsonl", size)
-            row, sample, limit = None, None, math.inf
-            for e in reversed(events):
-                if e["kind"] == "rewind": limit = min(limit, e["step"])
-                elif e["kind"] == "system": sample = sample or e
-                elif row is None and e["kind"] == "metrics" and "test_acc" not in e and e.get("step", 0) <= limit: row = e
-            if whole or row: break
+    def _newest(self, bad: list[str] | None = None) -> tuple[dict, dict]:
+        "The metrics of the newest epoch that still counts and the newest sample of the machine, looked for from the end."
+        row, sample, limit = None, None, math.inf
+        for e in newest_events(self.path / "events.jsonl", "rewind", "system", "metrics", bad=bad):
+            if e["kind"] == "rewind": limit = min(limit, e["step"])
+            elif e["kind"] == "system": sample = sample or e
+            elif "test_acc" not in e and (e.get("step") or 0) <= limit: row = e; break
         return {k: v for k, v in (row or {}).items() if k not in ("t", "kind")}, sample or {}
 
     def model(self, net=None,  # the module, where the run was made with one of your own
@@ -210,24 +236,23 @@ class Run(Job):
         )
         return f"Run({self.id}: {self.status}{', ' + shown if shown else ''}{f', {duration(self.seconds)}' if self.seconds else ''})"
 
-def _last_events(file: Path, size: int | None,  # bytes; None: all
-                ) -> tuple[list[dict], bool]:
-    "The events in the last `size` bytes of a file, and whether these are all."
-    try:
-        with open(file, "rb") as f:
-            begin = max(0, os.fstat(f.fileno()).st_size - size) if size else 0
-            f.seek(begin)
-            text = f.read()
-    except FileNotFoundError: return [], True
-    text = text[text.find(b"\n") + 1 if begin else 0 : text.rfind(b"\n") + 1]
-    return [json.loads(line) for line in text.splitlines() if line.strip()], not begin
+def _or(default, bad: list[str], f: Callable, *args):
+    "`f(*args)`, or what takes its place where that can't be read; why goes to `bad`."
+    try: return f(*args)
+    except PodError as e: bad.append(str(e))
+    return default
+
+def _row(id: str, **known) -> dict:
+    "A run's line in a list."
+    empty = dict.fromkeys(("seconds", "best_epoch", "created", "data", "data_version", "model", "peak_memory_mb", "message", "damage"))
+    return {"id": id, "status": "", "metrics": {}, "title": "", "tags": [], **empty, "config": {}, **known}
 
 # %% ../../nbs/train/20_runs.ipynb #f96f3554
 def start_fit(config: FitConfig, where: Workspace | None = None) -> Run:
     "A run that trains in a process of its own; returns at once. Raises `PodError` for a config or a folder that can't be."
     for what in (config.model, config.data):
         if what.endswith(OBJECT): raise PodError(f"{what}: a process of its own can't be handed an object; call fit() for it")
-    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root)  # lists, decodes nothing
+    if config.check().data not in NAMES and Path(config.data).exists(): load(config.data, config.root, group=config.group)  # lists, decodes nothing
     return Run.create(
         (where or workspace()).runs,
         "fit",
@@ -241,17 +266,18 @@ def _who() -> str:
     with contextlib.suppress(Exception): return os.environ.get("POD_USER") or getpass.getuser()
     return "?"
 
-def _tags(self: Run) -> list[str]:
-    "The run's tags, in the order they were given."
-    found = {}
-    for e in EventReader(self.path / "tags.jsonl").read():
-        for name in e["names"]: found.pop(name, None) if e["kind"] == "untag" else found.setdefault(name)
-    return list(found)
+def tags_of(file: Path) -> tuple[list[str], str | None]:
+    "The tags that the events in a file add up to, in the order they were given; and what to tell of lines that could not be read."
+    found, reader = {}, EventReader(file)
+    for e in reader:
+        for name in e.get("names", ()): found.pop(name, None) if e["kind"] == "untag" else found.setdefault(name)
+    return list(found), reader.damage
 
 def _tag(self: Run, *names: str, remove: bool = False) -> "Run":
     "Tag the run, or take tags off. Raises `PodError` for what can't be a tag, and for a tag to be removed that isn't there."
     for n in names:
         if not re.fullmatch(r"[^\s,]{1,64}", n): raise PodError(f"tag {n!r}: expected a word of up to 64 letters, without blanks and commas")
+    if self.damage: raise PodError(f"run {self.id} is damaged: {self.damage}")
     with _alone(self.path.parent.parent / ".pod" / "runs.lock"):
         has = self.tags
         for n in names if remove else ():
@@ -262,7 +288,7 @@ def _tag(self: Run, *names: str, remove: bool = False) -> "Run":
         finally: writer.close()
     return self
 
-Run.tags, Run.tag = property(_tags), _tag
+Run.tag = _tag
 
 _here = threading.Lock()
 
@@ -295,11 +321,13 @@ def _git_state(folder) -> dict:
     return {}
 
 def _details(self: Run) -> dict:
-    "All that is known of the run: what `pod runs show` prints."
-    h, info = self.history, self.info
+    "All that is known of the run: what `pod runs show` prints. Raises `PodError` for a damaged one."
+    if self.damage: raise PodError(f"run {self.id} is damaged: {self.damage}. Remove it with pod runs rm {self.id}")
+    (h, damage), info, told = self._history(), self.info, self.to_dict()
     files = sorted((p.relative_to(self.path).as_posix(), p.stat().st_size) for p in self.path.rglob("*") if p.is_file() and p.name not in ("lock", "start.lock"))
     return {
-        **self.to_dict(), "path": str(self.path), "attempts": info.get("attempt", 0), "started": info.get("started"), "ended": info.get("ended"), "load": h.load,
+        **told, "damage": "; ".join(dict.fromkeys(filter(None, [told["damage"], damage]))) or None,
+        "path": str(self.path), "attempts": info.get("attempt") or 0, "started": info.get("started"), "ended": info.get("ended"), "load": h.load,
         "environment": h.environment, "trackers": h.trackers, "epochs": h.rows, "warnings": [e["text"] for e in h.messages if e["level"] != "info"],
         "files": [{"file": f, "bytes": n} for f, n in files], "bytes": sum(n for _, n in files), "checkpoints": [f for f, _ in files if f.endswith(".ckpt")],
     }
@@ -308,10 +336,10 @@ Run.details = _details
 
 # %% ../../nbs/train/20_runs.ipynb #f8c8c32a
 def list_runs(where: Workspace | None = None) -> list[Run]:
-    "The runs of a workspace, newest first."
-    home, found = (where or workspace()).runs, []
-    for p in sorted(home.glob("[!.]*"), key=_made, reverse=True):
-        with contextlib.suppress(PodError): found.append(Run(p))  # else it is no run, or was removed just now
+    "The runs of a workspace, newest first; damaged ones are among them."
+    found = []
+    for p in job_folders((where or workspace()).runs):
+        with contextlib.suppress(PodError): found.append(Run(p))  # else it was removed just now
     return found
 
 def load_run(id: str | os.PathLike,  # an id, its beginning or end, "last", or a folder
@@ -321,36 +349,20 @@ def load_run(id: str | os.PathLike,  # an id, its beginning or end, "last", or a
     ws = where or workspace()
     return Run(find_job(id, ws, "run", lambda j: j.path.parent == ws.runs).path)
 
-def _stamp(folder: Path) -> list[int]:
-    "When the files changed that a line of the table is made from."
-    out = []
-    for name in ("status.json", "events.jsonl", "tags.jsonl", "splits.json"):
-        try: s = os.stat(f"{folder}/{name}")
-        except FileNotFoundError: out += [0, 0]
-        else: out += [s.st_mtime_ns, s.st_size]
-    return out
+def run_index(where: Workspace) -> Index:
+    "What is remembered of a workspace's runs."
+    return Index(where, "runs", _line, ("status.json", "config.yaml", "events.jsonl", "tags.jsonl", "splits.json"))
+
+def _line(folder: Path) -> dict:
+    run = Run(folder)
+    row = run.to_dict()
+    if not os.path.lexists(folder): raise PodError(f"run {run.id} was removed")
+    return row
 
 def run_rows(where: Workspace | None = None) -> list[dict]:
     "What is told of each run in a list (`Run.to_dict`), newest first; quick for thousands of runs."
     ws = where or workspace()
-    file = ws.machine / "runs.json"
-    try: known = read_json(file) or {}
-    except ValueError: known = {}
-    rows, kept = [], {}
-    for run in list_runs(ws):
-        with contextlib.suppress(FileNotFoundError):  # else it was removed just now
-            stamp, entry = _stamp(run.path), known.get(run.id)
-            if entry is None or entry["stamp"] != stamp: entry = {"stamp": stamp, "row": run.to_dict()}
-            elif entry["row"]["status"] not in ("done", "failed", "stopped"):
-                info = run.info
-                entry = {"stamp": stamp, "row": {**entry["row"], "status": info["state"], "message": info.get("message")}}
-            rows.append(entry["row"])
-            if entry["row"]["status"] in ENDED: kept[run.id] = entry
-    if kept != known:
-        with contextlib.suppress(OSError):  # it may be somebody else's workspace, or a full disk
-            ws.machine.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(kept, default=str))
-    return rows
+    return run_index(ws).rows(job_folders(ws.runs))
 
 def runs(where: Workspace | None = None):
     "A data frame of the runs of a workspace, newest first: status, metrics, duration, data version, tags and settings."
@@ -382,12 +394,12 @@ def choose_rows(rows: list[dict], status: Sequence[str] = (), tags: Sequence[str
                ) -> list[dict]:
     "The lines of the runs that have one of the states, all the tags, and the data, sorted. Raises `PodError` for a name that no run has."
     for s in status:
-        if s not in (states := ("created", "starting", "running", "stopping", *ENDED)): raise unknown("status", s, states)
+        if s not in STATES: raise unknown("status", s, STATES)
     for t in tags:
         if t not in (all := {t for r in rows for t in r["tags"]}): raise unknown("tag", t, all)
-    names = {n: n.removeprefix("store:").partition("@")[0] if n.startswith("store:") else os.path.basename(n) for n in (str(r["data"]) for r in rows)}
+    names = {n: n.removeprefix("store:").partition("@")[0] if n.startswith("store:") else os.path.basename(n) for n in (str(r["data"]) for r in rows if r["data"] is not None)}
     if data is not None and data not in {*names, *names.values(), *(v := [r["data_version"] for r in rows if r["data_version"]])}: raise unknown("data set of a run", data, {*names.values(), *v})
-    rows = [r for r in rows if (not status or r["status"] in status) and set(tags) <= set(r["tags"]) and (data is None or data in (r["data"], names[str(r["data"])], r["data_version"]))]
+    rows = [r for r in rows if (not status or r["status"] in status) and set(tags) <= set(r["tags"]) and (data is None or r["data"] is not None and data in (r["data"], names[str(r["data"])], r["data_version"]))]
     if sort is None or not rows: return rows
     has = [(value_of(r, sort), r) for r in rows]
     known = [(v, r) for v, r in has if isinstance(v, (int, float, str)) and not isinstance(v, bool)]
@@ -489,7 +501,8 @@ def compare(*runs: str | Run,  # two or more
     if len(found) < 2: raise PodError(f"{len(found)} run to compare: give two or more, such as pod runs compare last {found[0].id if found else 'ID'}")
     rows, given = [r.to_dict() for r in found], []
     for run, row in zip(found, rows):
-        e = run.history.environment
+        if row["status"] == "damaged": raise PodError(f"run {run.id} is damaged: {row['message']}")
+        e = run.environment
         given.append({**settings_of(row), "status": row["status"], "data_version": row["data_version"], **{k: e.get(k) for k in ("python", "platform", "cores")},
                       "commit": (e.get("git") or {}).get("commit"), "changed_files": (e.get("git") or {}).get("changed_files"), **{f"{k} (package)": v for k, v in e.get("packages", {}).items()}})
     def beside(rows): return {k: [r.get(k) for r in rows] for k in dict.fromkeys(k for r in rows for k in r)}
@@ -499,11 +512,12 @@ def compare(*runs: str | Run,  # two or more
     judged = [r for r, row in zip(found, rows) if row["metrics"]]
     other_data = len(of := dict.fromkeys(str(r.config.get("data")) for r in judged)) > 1
     notes = [f"They were trained and tested on different data ({', '.join(of)}): nobody is better."] if other_data else _tested(judged)
+    notes += [f"{r.id}: {row['damage']}" for r, row in zip(found, rows) if row["damage"]]
     return Comparison(ids, settings, metrics, {k: _best(ids, vs, 0 if other_data else better(k)) for k, vs in metrics.items()}, tuple(found), notes)
 
 def _tested(runs: list[Run]) -> list[str]:
     "A remark where runs weren't tested on the same images."
-    splits = [read_json(r.path / "splits.json") or {} for r in runs]
+    splits = [_or({}, [], read_json, r.path / "splits.json", {}, dict) for r in runs]  # one that can't be read is in the notes
     if not splits or all((s.get("digest"), s.get("test")) == (splits[0].get("digest"), splits[0].get("test")) for s in splits): return []
     return ["Their test images, or the labels of these, are not the same: a small difference may come from that. pod diagnose A B --data … judges both on the same ones."]
 
@@ -607,74 +621,39 @@ def why_no_aim() -> str:
 # %% ../../nbs/train/20_runs.ipynb #18f3090e
 RUN_ID = re.compile(r"\d{8}-\d{6}-[2-9a-hj-km-np-z]{4}")
 
-def disk_use(folder: Path) -> int:
-    "Bytes of the disk that a folder takes."
-    seen = {}
-    for p in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            s = p.lstat()
-            seen[s.st_dev, s.st_ino] = s.st_blocks * 512
-    return sum(seen.values())
-
-def dependents(run: Run, where: Workspace | None = None) -> list[str]:
-    "Jobs and packages of the workspace that name the run as what they were made from."
-    ws, found = where or workspace(), []
-    for file in (*ws.runs.glob("[!.]*/config.yaml"), *ws.jobs.glob("[!.]*/config.yaml")):
-        with contextlib.suppress(OSError, ValueError):
-            if file.parent != run.path and run.id in file.read_text(encoding="utf-8"): found.append(f"{read_json(file.parent / 'status.json', {}).get('kind', 'job')} {file.parent.name}")
-    if parent := run.info.get("parent"): found.append(f"{read_json(Path(parent) / 'status.json', {}).get('kind', 'job')} {Path(parent).name}")
-    for file in (ws.machine / "artefacts").glob("*/*.json"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if run.id in file.read_text(encoding="utf-8"): found.append(f"artefact {file.parent.name}")
-    return list(dict.fromkeys(found))
-
 def remove(*runs: str | Run, force: bool = False,  # stop first what is going on
            where: Workspace | None = None) -> dict:  # removed: ids; freed: bytes of the disk; notes: what else to know
     "Remove runs: their folders, and what Aim and the table hold of them. Raises `PodError`, and removes nothing, where one is going on."
     found = list({r.path: r for r in (load_run(r, where) for r in runs)}.values())
     if not found: raise PodError("no run to remove: name one or more")
-    for r in found:
-        if r.status not in (*ENDED, "created") and not force: raise PodError(f"run {r.id} is {r.status}: stop it first (pod stop {r.id}), or remove it with --force, which does so")
-    ws, ids, notes = workspace(found[0].path.parent.parent), [r.id for r in found], []
-    for r in found: r.stop(wait=False, why="it is being removed")
-    for r in found: r.stop(why="it is being removed")
-    for r in found:
-        if users := [u for u in dependents(r, ws) if u.split()[-1] not in ids]: notes.append(f"{', '.join(users)} names run {r.id}, which is gone now")
-    for r in found:
-        if others := [n for n in str(r.config.get("loggers", "")).lower().replace(" ", "").split(",") if n not in ("", "none", "aim", "csv", "tensorboard")]: notes.append(f"{', '.join(others)} keeps what it was sent of run {r.id}")
-    with _alone(ws.machine / "runs.lock"): hidden = [_hide(r) for r in found]
-    aim = _change_aim(ws, {"delete": ids}) if (ws.path / ".aim").is_dir() else {}
-    freed = sum(map(disk_use, hidden)) + aim.get("freed", 0)
-    for folder in {*hidden, *ws.runs.glob(".*.removed")}: shutil.rmtree(folder, ignore_errors=True)
+    ws = workspace(found[0].path.parent.parent)
+    elsewhere = [(r.id, _elsewhere(r)) for r in found]
+    with _alone(ws.machine / "runs.lock"): gone = remove_jobs(found, force)
+    kept = [f"{', '.join(others)} keeps what it was sent of run {id}" for id, others in elsewhere if others]
+    aim = _change_aim(ws, {"delete": gone["removed"]}) if (ws.path / ".aim").is_dir() else {}
     run_rows(ws)
-    return {"removed": ids, "freed": freed, "notes": notes + aim.get("notes", [])}
+    return {"removed": gone["removed"], "freed": gone["freed"] + aim.get("freed", 0), "notes": gone["notes"] + kept + aim.get("notes", [])}
 
-def _hide(run: Run) -> Path:
-    "Take a run's folder out of sight, unless somebody is starting it."
-    gate, new = Lease(run.path / "start.lock"), run.path.with_name(f".{run.id}.removed")
-    if not gate.acquire() or not run.lease.acquire():
-        gate.release()
-        raise PodError(f"run {run.id} was started in the meantime: stop it first (pod stop {run.id})")
-    try:
-        run.config  # still to be known
-        run.path.rename(new)
-    finally:
-        run.lease.release()
-        gate.release()
-    return new
+def _elsewhere(run: Run) -> list[str]:
+    "Trackers that keep what they were sent of a run."
+    if run.damage: return []
+    names = str(run.config.get("loggers", "")).lower().replace(" ", "").split(",")
+    return [n for n in names if n not in ("", "none", "aim", "csv", "tensorboard")]
 
 # %% ../../nbs/train/20_runs.ipynb #4eeb812e
 def reindex(where: Workspace | None = None) -> dict:  # runs: how many; rebuilt, kept, deleted, skipped: in Aim; notes
     "Make the views of a workspace's runs again from their folders: the table, `metrics.csv`, Aim."
     ws = where or workspace()
-    (ws.machine / "runs.json").unlink(missing_ok=True)
-    for folder in ws.runs.glob(".*.removed"): shutil.rmtree(folder, ignore_errors=True)
-    found = list_runs(ws)
+    run_index(ws).forget()
+    for home in (ws.runs, ws.jobs): sweep(home)
+    found = [r for r in list_runs(ws) if not r.damage]
     for run in found:
         if run.ended and (rows := run.history.rows): run.write_csv(rows)
     wanted = [str(r.path) for r in found if "aim" in [n.strip().lower() for n in str(r.config.get("loggers", "")).split(",")]]
     aim = _change_aim(ws, {"rebuild": wanted}) if wanted or (ws.path / ".aim").is_dir() else {}
-    return {"runs": len(run_rows(ws)), **{k: aim.get(k, []) for k in ("rebuilt", "kept", "deleted", "skipped", "notes")}}
+    rows = run_rows(ws)
+    bad = [f"{r['id']} is {'damaged' if r['status'] == 'damaged' else 'damaged in part'}: {r['damage']}" for r in rows if r["damage"]]
+    return {"runs": len(rows), **{k: aim.get(k, []) for k in ("rebuilt", "kept", "deleted", "skipped")}, "notes": bad + aim.get("notes", [])}
 
 def _change_aim(ws: Workspace, plan: dict) -> dict:
     "Carry out `plan` (`delete`: ids of runs, or `rebuild`: their folders), and bring what was done."
