@@ -6,7 +6,7 @@
 __all__ = ['CONFIG_FIELDS', 'PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'run_fault', 'Run', 'start_fit',
            'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of',
            'field_comments', 'value_of', 'choose_rows', 'Comparison', 'draw_confusion', 'draw_change', 'compare',
-           'make_loggers', 'tracker_of', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
+           'make_loggers', 'tracker_of', 'forget_statements', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, subprocess, sys, threading, time
@@ -597,8 +597,16 @@ def _aim_logger() -> type:
 
     class OpenAimLogger(AimLogger):
         def finalize(self, status=""): pass
-        def close(self): super().finalize()
+        def close(self):
+            super().finalize()
+            forget_statements()
     return OpenAimLogger
+
+def forget_statements():
+    "Let go of the SQL that SQLAlchemy's mappers have compiled for Aim: each run opens a database engine, and the mappers would keep it."
+    from aim.storage.structured.sql_engine.models import Base
+    for mapper in Base.registry.mappers:
+        if kept := vars(mapper).get("_compiled_cache"): kept.clear()
 
 def why_no_aim() -> str:
     "Why Aim isn't there, and what to do."
