@@ -195,9 +195,9 @@ def test_runs_rm_and_reindex(three, pod, workspace):
     assert "removed 2 runs, 1.0 MB freed" in p.stdout and not p.stderr
     assert [r["id"] for r in pod.json("runs")] == [three[1]]
     assert "unknown run" in pod("runs", "rm", three[0], code=2).stderr
-    (workspace / ".pod" / "runs.json").unlink()
+    (workspace / ".pod" / "index.db").unlink()
     assert pod("runs", "reindex").stdout == "1 run\n"
-    assert three[1] in (workspace / ".pod" / "runs.json").read_text()
+    assert (workspace / ".pod" / "index.db").exists()
 
 
 def test_the_verbs_of_runs_have_help(pod):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -143,8 +144,44 @@ def test_what_runs_or_is_done_is_not_started(workspace):
     assert done.wait(30) == "done"
     with pytest.raises(PodError, match="is done"):
         done.resume()
-    with pytest.raises(PodError, match="never started"):
-        create(COUNT, n=1).resume()
+
+
+def test_a_job_whose_maker_was_killed_before_it_was_started_is_started_by_resume(workspace, pod):
+    code = """
+        import os, signal
+        from lightning_pod.core.config import workspace
+        from lightning_pod.core.job import Job
+        job = Job.create(workspace().jobs, "count", "lightning_pod.core.job:count_body", {"n": 3})
+        print(job.id, job.status, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    p = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    id, status = p.stdout.split()
+    job = find_job(id)
+    assert status == "created" and job.status == "died" and "before it was started" in job.info["message"]
+    assert pod.json("resume", id)["status"] == "done" and job.info["result"] == {"counted": 3}
+    waiting = create(COUNT, n=1)  # its maker lives, and may start it; so may everybody else
+    assert waiting.status == "created" and waiting.resume().wait(30) == "done"
+
+
+def test_what_a_killed_making_left_is_taken_away(workspace):
+    home = the_workspace().jobs
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from lightning_pod.core import job
+        job.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        job.Job.create(Path(sys.argv[1]), "count", "lightning_pod.core.job:count_body", {"n": 3})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), home])
+    (draft,) = home.iterdir()
+    assert draft.name.endswith(".draft") and jobs() == []
+    create(COUNT, n=1)
+    assert draft.exists()  # somebody may be at it
+    os.utime(draft, (1, 1))
+    pod_like = [sys.executable, "-c", "from test_job import *; create(COUNT, n=1)"]
+    subprocess.run(pod_like, check=True)
+    assert not litter(home) and len(jobs()) == 2
 
 
 # ---- read while it is written

@@ -25,7 +25,8 @@ from .state import CONTAINERS, as_role, dumps, loads, set_program
 from .work import Runner, Work, after, service
 from ..core import job as _jobs
 from ..core.config import PodError, read_json, workspace
-from ..core.job import Context, Job, JobStopped, find_job, jobs
+from ..core.index import jobs_of
+from ..core.job import Context, Job, JobStopped, find_job
 from ..core.trust import read_signed, trust as trust_job, write_signed
 
 # %% ../../nbs/app/45_local.ipynb #78bdb1eb
@@ -246,8 +247,8 @@ class LocalBackend(Backend):
 
     def open(self, app: App):
         self.app, key = app, secrets.token_bytes(32)
-        for job in jobs() if app._saved else []:  # Works of an attempt before, the newest first
-            if job.info["kind"] != "work" or job.config.get("app") != str(app.folder): continue
+        for job in jobs_of("work") if app._saved else []:  # of an attempt before, the newest first
+            if job.config.get("app") != str(app.folder): continue
             self.jobs.setdefault(job.config["name"], job)
             if not job.ended: job.kill("killed: its app is started again")
         self.listener = Listener(("127.0.0.1", 0), authkey=key, backlog=128)
@@ -474,7 +475,7 @@ def _new_job(file: str | None, argv: list[str], compat: bool, title: str = "") -
 
 def _to_resume(file: str, which: str | bool) -> Job:
     if isinstance(which, str): return find_job(which, what="app", among=lambda j: j.info["kind"] == "app")
-    mine = [j for j in jobs() if j.info["kind"] == "app" and j.config.get("file") == file]
+    mine = [j for j in jobs_of("app") if j.config.get("file") == file]
     left = [j for j in mine if j.status in ("died", "stopped", "failed")]
     if not left: raise PodError(f"no app of {os.path.basename(file)} was stopped, failed or died: there is nothing to go on with" + (f" ({mine[0].id} is {mine[0].status})" if mine else ""))
     return left[0]

@@ -12,12 +12,13 @@ import ipywidgets as w
 import yaml
 
 from ..core.config import PodError, Workspace, workspace
-from ..core.job import EventReader, jobs
+from ..core.index import Newest, remove_jobs
+from ..core.job import ENDED, EventReader
 from ..core.sources import NAMES
 from .base import Starter, Ticker, error_html, field_value, fill, guarded, heading, hint, style
-from .train import SUGGESTED
+from .train import SUGGESTED, choice_label
 from ..train.settings import FitConfig
-from ..train.tune import DEFAULT_SPACE, PLOTS, PRUNERS, SAMPLERS, Study, StudyHistory, load_study, tune
+from ..train.tune import DEFAULT_SPACE, PLOTS, PRUNERS, SAMPLERS, Study, StudyHistory, tune
 
 # %% ../../nbs/panels/53_tune.ipynb #36936b0e
 SPACE = "\n".join(f"{name}: {yaml.safe_dump(part, default_flow_style=True, sort_keys=False).strip()}" for name, part in DEFAULT_SPACE.items())
@@ -83,10 +84,12 @@ class StudyView(w.VBox):
 
     def show(self, study: Study | None):
         "Look at another study, from its beginning."
-        self.study, self._drawn, self.status = study, None, ""
-        if study is None:
-            self.head.value = "<i>No study yet: say what to look for, and start.</i>"
+        self.study, self._drawn, self.status, self._idle = study, None, "", 0
+        damage = study and study.damage
+        if study is None or damage:
+            self.head.value = "<i>No study yet: say what to look for, and start.</i>" if study is None else self._head({**study.info, "state": "damaged"})
             for view in (self.bar, self.table, self.figure, self.log_view): view.value = ""
+            if damage: self.status, self.bar.value = "damaged", error_html(damage)
             return
         fitting = [k for k in PLOTS if k != ("pareto" if len(study.objectives) == 1 else "epochs")]
         if list(self.picture.options) != fitting: self.picture.options = fitting
@@ -95,11 +98,13 @@ class StudyView(w.VBox):
 
     def tick(self):
         "Bring the view up to date."
-        if (study := self.study) is None: return
-        for e in self.reader.read(): self.history.feed(e)
-        info, counts = study.info, study.counts()
-        self.status, p = info["state"], self.history.progress
-        self.head.value = f'<div class="pod-line"><span class="pod-badge {self.status}">{self.status}</span> &nbsp;<b>{html.escape(info.get("title") or "")}</b> <span style="color:var(--pod-dim)">{html.escape(study.id)}</span></div>'
+        if (study := self.study) is None or (info := study.info)["state"] == "damaged": return
+        new, before = self.reader.read(), self.status
+        for e in new: self.history.feed(e)
+        self.status, p, self._idle = info["state"], self.history.progress, 0 if new else self._idle + 1
+        if self.status in ENDED and self.status == before and self._idle % 10 and self._drawn is not None: return  # trials may still be queued by hand
+        counts = study.counts()
+        self.head.value = self._head(info)
         said = error_html(info.get("message") or "") if self.status in ("failed", "died") else ""
         self.bar.value = f'<div class="pod-bar"><div style="width:{100 * min(1, p["done"] / max(1, p["total"])) if p else 0:.1f}%"></div></div><div class="pod-line">{html.escape(self.history.line())}</div>{said}'
         if counts == self._drawn: return
@@ -107,8 +112,12 @@ class StudyView(w.VBox):
         self.log_view.value = f'<div class="pod-log"><pre>{html.escape(study.log(20_000)) or "nothing yet"}</pre></div>'
         self._draw()
 
+    def _head(self, info: dict) -> str:
+        return (f'<div class="pod-line"><span class="pod-badge {info["state"]}">{info["state"]}</span> &nbsp;<b>{html.escape(info.get("title") or "")}</b> '
+                f'<span style="color:var(--pod-dim)">{html.escape(self.study.id)}</span></div>')
+
     def _draw(self):
-        if self.study is None: return
+        if self.study is None or self.study.damage: return
         try: self.figure.value = figure_html(self.study.plot(self.picture.value), f"{self.picture.value} of the study {self.study.id}")
         except PodError as e: self.figure.value = f'<div class="pod-hint">{html.escape(str(e))}</div>'
 
@@ -133,6 +142,7 @@ class TunePanel(w.VBox):
         self.stop = button("Stop", lambda: self.view.study.stop(wait=False, why="the stop button"), "pod-tune-stop", tooltip="trials end at the next batch and are put back")
         self.resumes = starter("Resume", lambda: self.view.study, lambda study: study.resume(), "pod-tune-resume")
         self.go_on = self.resumes.button
+        self.remove = button("Remove what is damaged", self._remove, "pod-tune-remove", tooltip="deletes the folder for good")
         small = {"style": {"description_width": "96px"}, "layout": w.Layout(width="auto")}
         self.trial = w.BoundedIntText(value=0, min=0, max=10**6, description="Trial", **small)
         self.changes = w.Text(placeholder="lr=0.02, ema=true", description="Settings", continuous_update=False, **small)
@@ -149,10 +159,11 @@ class TunePanel(w.VBox):
         self.choice.filling = False
         self.choice.observe(guarded(self.show_error, lambda: None if self.choice.filling else self._look_at(self.choice.value), self.lock), "value")
         side = w.VBox([heading("New study"), self.settings, w.HBox([self.start, self.stop, self.go_on]), self.error, steer]); side.add_class("pod-side")
-        main = w.VBox([self.choice, self.view]); main.add_class("pod-main")
+        main = w.VBox([self.choice, self.view, self.remove]); main.add_class("pod-main")
         cols = w.Box([side, main]); cols.add_class("pod-cols")
         super().__init__([style(), cols])
         self.add_class("pod")
+        self.newest, self._studies = Newest(self.where.jobs, "study", view=Study), {}
         self.refresh()
         self.ticker = Ticker(self.tick, self.show_error, self.lock, every=1.0) if watch else None
 
@@ -176,28 +187,35 @@ class TunePanel(w.VBox):
         study = tune(asked.pop("data"), asked.pop("space"), **asked, background=True, workspace_path=self.where.path)
         self.refresh(select=study.id)
 
+    def _remove(self):
+        remove_jobs([self.view.study])
+        self.refresh()
+
     def _train_best(self, epochs: int):
         run = self.view.study.train_best(epochs, background=True)
         self.show_error(f"{run.id} trains the best trial's settings for {epochs} epochs: the Train tab shows it")
 
     def refresh(self, select: str | None = None):
-        "Read the list of studies again."
-        found = [j for j in jobs(self.where) if j.info["kind"] == "study"][:50]
-        if (ids := [j.id for j in found]) == self._known and not select: return
-        self._known = ids
-        fill(self.choice, [(f"{j.id} · {j.info.get('title', '')}", j.id) for j in found] or [("none yet", "")], select or self.choice.value)
+        "Read the list of studies again, when there are new ones. While nothing happens, that costs one look at the folder's clock."
+        if not self.newest.look() and not select: return
+        options = [(choice_label(j), j.id) for j in self.newest.jobs]
+        if options == self._known and not select: return
+        self._known, self._studies = options, {j.id: j for j in self.newest.jobs}
+        fill(self.choice, options or [("none yet", "")], select or self.choice.value)
         self._look_at(self.choice.value)
 
     def _look_at(self, id: str):
-        if (self.view.study.id if self.view.study else "") != id: self.view.show(load_study(id, self.where) if id else None)
+        if (self.view.study.id if self.view.study else "") != id: self.view.show(self._studies.get(id))
         self._enable()
 
     def _enable(self):
         status = self.view.status
         self.stop.disabled = status not in ("starting", "running")
-        self.resumes.allow(status in ("stopped", "failed", "died"))
-        self.steering[0].disabled = self.view.study is None
-        for s in self.adders: s.allow(self.view.study is not None)
+        self.resumes.allow(status in ("created", "stopped", "failed", "died"))
+        steered = self.view.study is not None and status != "damaged"
+        self.steering[0].disabled = not steered
+        for s in self.adders: s.allow(steered)
+        self.remove.layout.display = "" if status == "damaged" else "none"
 
     def tick(self):
         self.refresh()

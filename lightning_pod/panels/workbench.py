@@ -13,7 +13,8 @@ import ipywidgets as w
 
 from ..core.config import PodError, Workspace, address, asset, claim_port, open_browser, workspace
 from ..core.guard import Guard, make_guard, page, tornado_guarded
-from ..core.job import Context, Job, jobs
+from ..core.index import job_rows, jobs_of
+from ..core.job import ENDED, Context, Job
 from .base import style
 from .infer import InferPanel
 from .train import TrainPanel
@@ -172,8 +173,8 @@ def up(host: str = "127.0.0.1",  # address to listen on
     return 0
 
 def _not_up_already(ws: Workspace, port: int):
-    for j in jobs(ws):
-        if j.info["kind"] == "workbench" and not j.ended and j.config["port"] == port:
+    for j in jobs_of("workbench", ws):
+        if not j.ended and j.config["port"] == port:
             raise PodError(f"the workbench of this workspace is up already, at {address(j.config['host'], port)}: "
                            f"open that, end it with `pod stop {j.id}`, or choose another --port")
 
@@ -194,7 +195,7 @@ def _run_here(job: Job, guard: Guard, browser: bool,
         os.environ["POD_JOB"] = str(job.path)
         try:
             with _output_to(ctx.path / "log.txt"): serve_body(ctx, guard)
-        finally: going_on.extend(j for j in jobs() if j.info.get("parent") == str(job.path) and not j.ended)
+        finally: going_on.extend(Job(r["path"]) for r in job_rows() if r["parent"] == str(job.path) and r["status"] not in ENDED)
     try: job.run(body, own_process=True)
     finally: os.close(terminal)
     return going_on

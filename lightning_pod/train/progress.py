@@ -41,6 +41,7 @@ class History:
             if event.get("train_loss") is not None: self.points.append((event["done"], event["train_loss"]))
         elif kind == "metrics":
             row = {k: v for k, v in event.items() if k not in ("t", "kind")}
+            if row.get("epoch") is None or row.get("step") is None: return self  # of another Job than a training
             if "test_acc" in row: self.final = {k: v for k, v in row.items() if k.startswith("test_")}
             else: self.rows.append(row)
         elif kind == "rewind":
@@ -50,7 +51,7 @@ class History:
         elif kind == "message": self.messages.append(event)
         elif kind == "system": self.system.append({**{k: v for k, v in event.items() if k != "kind"}, "step": self.progress.get("done", 0)})
         elif kind == "environment": self.environment = {k: v for k, v in event.items() if k not in ("t", "kind")}
-        elif kind == "tracker": self.trackers[event["name"]] = event["tracker_id"]
+        elif kind == "tracker": self.trackers[event["name"]] = event.get("tracker_id")
         return self
 
     @property

@@ -9,7 +9,8 @@ __all__ = ['PAGES', 'start_page', 'page_body']
 import contextlib, importlib.util, os, signal, socket, subprocess, sys
 
 from ..core.config import PodError, Workspace, address, claim_port, unknown, workspace
-from ..core.job import Context, Job, jobs
+from ..core.index import jobs_of
+from ..core.job import Context, Job
 from .runs import why_no_aim
 
 # %% ../../nbs/train/26_track.ipynb #98c30b59
@@ -37,8 +38,8 @@ def start_page(tracker: str = "aim",  # or "tensorboard"
     "A Job that serves a tracker's own page. Raises `PodError` where there is nothing to show, or the port is taken."
     ws = where or workspace()
     if tracker not in PAGES: raise unknown("tracker", tracker, PAGES)
-    for j in jobs(ws):
-        if j.info["kind"] == "track" and not j.ended and (j.config["tracker"], j.config["host"]) == (tracker, host):
+    for j in jobs_of("track", ws):
+        if not j.ended and (j.config["tracker"], j.config["host"]) == (tracker, host):
             raise PodError(f"{tracker} shows this workspace already, at {address(host, j.config['port'])}: open that, or end it with `pod stop {j.id}`")
     PAGES[tracker](ws, host, port)
     port = claim_port(host, port)

@@ -10,7 +10,7 @@ __all__ = ['DEFAULT_SPACE', 'MEASURED', 'LOGGED', 'SAMPLERS', 'PRUNERS', 'WARM_U
            'drawn', 'SpaceChanged', 'changed_text', 'told', 'monitor_for', 'trial_config', 'heard_epoch', 'values_of',
            'settle', 'tell', 'lost', 'recover', 'turn', 'hire', 'hear', 'look_after_others', 'report', 'close',
            'conduct', 'study_body', 'Study', 'counts', 'summary', 'to_dict', 'skip', 'add', 'clone', 'extend',
-           'train_best', 'plot', 'tune', 'load_study', 'studies', 'StudyHistory', 'StudyLine']
+           'train_best', 'plot', 'tune', 'load_study', 'studies', 'study_rows', 'StudyHistory', 'StudyLine']
 
 # %% ../../nbs/train/22_tune.ipynb #39eed633
 import contextlib, copy, difflib, hashlib, inspect, json, logging, math, os, re, secrets, shutil, signal, socket, subprocess, sys, threading, time, traceback, warnings
@@ -24,8 +24,9 @@ from typing import get_args
 import yaml
 
 from ..core.cache import processors
-from ..core.config import PodError, Workspace, optional, unknown, workspace
-from ..core.job import ENDED, Context, Job, find_job, jobs
+from ..core.config import PodError, Workspace, explain, optional, unknown, workspace
+from ..core.index import job_rows, jobs_of
+from ..core.job import ENDED, Context, Job, find_job, is_mapping
 from ..core.sources import NAMES, load
 from ..core.trust import check_job, read_signed, trust as trust_job, unpickle, write_signed
 from .progress import History, ProgressLine, duration
@@ -955,13 +956,11 @@ def study_body(ctx: Context) -> dict:
 # %% ../../nbs/train/22_tune.ipynb #8dd56d09
 class Study(Job):
     "A search for the best settings of a fit: its trials, its best run, and how to steer it."
-    _optuna = _config = _read_space = None
+    _optuna = _read_space = None
 
-    @property
-    def config(self) -> dict:
-        "What was asked for; it never changes, so it is read once."
-        if self._config is None: self._config = Job.config.fget(self)
-        return self._config
+    def _fault(self, info: dict) -> str | None:
+        lacking = [k for k in ("objective", "settings") if not is_mapping(self.config.get(k))]
+        return super()._fault(info) or (f"its config.yaml has no {lacking[0]}" if lacking else None)
     @property
     def _url(self) -> str | None:
         file = self.path / "storage.url"
@@ -1082,12 +1081,14 @@ def to_dict(self: Study) -> dict:
             "wanted": wanted_trials(self.config, self.optuna.user_attrs, self._trials()), "trials": [self._row(t) for t in self._trials()]}
 
 def __repr__(self: Study) -> str:
+    if self.damage: return f"Study({self.id}: damaged)"
     best = self._best()
     shown = "" if best is None else "; best " + ", ".join(f"{n} {v:.4f}" for n, v in zip(self.objectives, best.values)) + f" (trial {best.number})"
     return f"Study({self.id}: {self.status}, {', '.join(f'{n} {s}' for s, n in self.counts().items()) or 'no trials'}{shown})"
 
 def _repr_html_(self: Study) -> str:
     import html
+    if self.damage: return f"<p>{html.escape(repr(self))}: {html.escape(self.damage)}</p>"
     front = len(self.objectives) > 1
     frame = self.pareto() if front else self.trials
     if len(frame) and not front:
@@ -1583,8 +1584,20 @@ def load_study(id: "str | os.PathLike | Study" = "last",  # an id, its beginning
     return Study(job.path)
 
 def studies(where: Workspace | None = None) -> list[Study]:
-    "The studies of a workspace, newest first."
-    return [Study(j.path) for j in jobs(where) if j.info["kind"] == "study"]
+    "The studies of a workspace, newest first, without damaged ones."
+    return [Study(j.path) for j in jobs_of("study", where)]
+
+def study_rows(where: Workspace | None = None) -> list[dict]:
+    "What is told of each study in a list, newest first; of a damaged one its message says why."
+    return [_study_row(r) for r in job_rows(where, "study")]
+
+def _study_row(row: dict) -> dict:
+    "A study's line: what `Study.to_dict` tells but for the trials."
+    why = row["message"]
+    if row["status"] != "damaged":
+        try: return {k: v for k, v in Study(row["path"]).to_dict().items() if k != "trials"}
+        except Exception as e: why = f"its trials can't be read: {explain(e) or f'{type(e).__name__}: {e}'}"  # whatever Optuna and a database make of a damaged file
+    return {"id": row["id"], "status": "damaged", "title": row["title"], "message": " ".join(why.split()), "objective": [], "counts": {}, "best": None}
 
 # %% ../../nbs/train/22_tune.ipynb #863cb5ad
 class StudyHistory(History):
