@@ -199,3 +199,14 @@ def test_what_is_no_regular_file_or_too_large_is_named_and_not_read(tmp_path, wo
     assert len(items) == 8
     assert sorted(b.rpartition("/")[2] for b in bad) == ["film.png' has 300 MB: an image has at most 256 MB",
                                                          "pipe.png' is no regular file"]
+
+
+def test_a_push_takes_a_class_for_that_of_the_data_set_however_it_is_written(tmp_path, workspace):
+    fill(tmp_path / "one" / "cat"), fill(tmp_path / "one" / NFC)
+    for seed, c in enumerate(("Cat", NFD, "dog"), 7):
+        fill(tmp_path / "two" / c, seed=10 * seed)
+    push(tmp_path / "one", "pets")
+    version, counts = push(tmp_path / "two", "pets")
+    assert sorted(version.classes) == sorted(["cat", NFC, "dog"])
+    assert any("the class 'cat' is also written 'Cat'" in r for r in counts["remarks"])
+    assert np.bincount(load("store:pets").labels).sum() == len(load("store:pets"))

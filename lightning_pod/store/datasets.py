@@ -10,7 +10,7 @@ __all__ = ['blob', 'dataset', 'sample', 'label_event', 'version', 'item', 'Blobs
 # %% ../../nbs/store/11_datasets.ipynb #c71e8208
 import csv, hashlib, io, json, os, re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..core.cache import chunks, damaged, parallel, processors
 from ..core.config import PodError, explain, read_json, replacing, unknown, workspace, write_json, write_text
 from ..core.image import IMAGE_SUFFIXES, Head, ImageError, open_image, opened, peek
 from ..core.job import Context, Job
-from ..core.sources import NAMES, SPLITS, Files, Items, check_source, head, load, named
+from ..core.sources import NAMES, SPLITS, Files, Items, check_source, head, load, named, one_spelling
 from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user, utc_now
 
 blob, dataset, sample, label_event, version, item = (
@@ -410,6 +410,7 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     keys, progress = items.keys or _keys(items), progress or (lambda done, total: None)
     for k in keys: _check_key(k)
     target, found, bad, counts = store.dataset(name, make=True), {}, [], {"added": 0, "changed": 0}
+    items = _spelt(items, target)
     parts = chunks(len(items), _chunk(items))
     work = parallel(lambda r: _prepared(store, items, r), parts, getattr(items.files, "threads", None) or processors())
     try:
@@ -424,6 +425,16 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     if bad and on_bad == "raise" or not found: raise damaged(items, bad)
     made, more = _record(target, items, keys, found, prune, who, message)
     return made, {**counts, **more, "damaged": len(bad), "bad": bad, "remarks": items.remarks}
+
+def _spelt(items: Items, target: Dataset) -> Items:
+    "`items`, their classes written as the data set has them already: a push of \"Cat\" is of its class \"cat\"."
+    with target.store.db.read() as c:
+        if not c.scalar(sa.select(dataset.c.version_id).where(dataset.c.id == target.id)): return items
+        known = target._newest(c).classes
+    names, alike = one_spelling(items.classes, f"the data set '{target.name}'", known)
+    classes = list(dict.fromkeys(names))
+    numbers = np.array([classes.index(n) for n in names])
+    return replace(items, classes=classes, labels=numbers[items.labels], remarks=[*items.remarks, *alike])
 
 def _chunk(items: Items) -> int:
     "How many images to handle at once: 256, or fewer where they are large."
