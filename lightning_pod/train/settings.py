@@ -68,7 +68,7 @@ LOGGED = {"classify": ("valid_acc", "valid_loss", "train_loss"), "pretrain": ("v
 OBJECT = "(given as an object)"  # in a config: it can't be made again from the file alone
 OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "depth", "memory_gb", "root", "download", "group")  # settings that `ImageData` has too
 CHOICES = {"task": ("classify", "pretrain"), "optimizer": ("muon", "adamw"), "finetune": ("whole", "gradual", "frozen"), "balance": ("none", "weights", "sampler"), "tta": ("auto", "none", "flip", "shift"),
-           "on_bad": ("raise", "skip"), "mode": ("auto", "max", "min")}
+           "on_bad": ("raise", "skip"), "mode": ("auto", "max", "min"), "on_nan": ("stop", "back")}
 
 @dataclass
 class FitConfig:
@@ -94,6 +94,7 @@ class FitConfig:
     monitor: str | None = None  # the metric that decides which epoch is best, and patience; default: found among what is logged, validation accuracy first
     mode: str = "auto"  # which way the monitored metric is better: "max" (more), "min" (less); "auto": as its name says
     patience: int | None = None  # stop after so many epochs without a better validation; default: never
+    on_nan: str = "stop"  # when the weights become NaN: "stop" (it has failed), or "back" (on from the last good checkpoint at half the learning rate, three times at most)
     compile: bool = False  # let torch.compile make code for the net: a minute at the start, faster steps
     valid: float = 0.1  # share of all images kept for validation, where the source has no validation set
     test: float = 0.1  # share of all images kept for the test, where the source has no test set
