@@ -288,33 +288,32 @@ def _help_of(verb: str, f: Callable, verbs: dict) -> int:
 
 # %% ../nbs/60_cli.ipynb #138653ba
 def predict(argv: list[str]) -> int:
-    "Say what is in images: pod predict RUN IMAGE…"
+    "Say what is in images, or in all images of a folder: pod predict RUN IMAGE…"
+    from pathlib import Path
+
+    from lightning_pod.core.sources import image_files
     from lightning_pod.train.runs import load_run
     p = _parser("predict", predict.__doc__)
     p.add_argument("run", help="an id, its beginning or end, or 'last'")
-    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
-    found = load_run(o.run).predict(o.images)
-    rows = [
-        {
-            "image": i,
-            "label": f.label,
-            "probability": f.probability,
-            "probabilities": f.probabilities,
-            "version": f.version,
-        }
-        for i, f in zip(o.images, found)
-    ]
-    _say(
-        rows,
-        o.json,
-        lambda: "\n".join(
-            f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3])
-            for i, f in zip(o.images, found)
-        ),
-    )
-    return 0
+    run = load_run(o.run)
+    images = [str(f) for i in o.images for f in (image_files(i) if Path(i).is_dir() else [i])]
+    found = [f for n in range(0, len(images), 256) for f in run.predict(images[n:n + 256], on_bad="raise" if len(images) == 1 else "keep")]
+    good = [(i, f) for i, f in zip(images, found) if not isinstance(f, Exception)]
+    for f in found:
+        if isinstance(f, Exception): print(f"pod predict: {f}", file=sys.stderr)
+    if doubted := [f.remark for _, f in good if f.remark]: print(f"warning: {len(doubted):,} of {_count(len(good), 'image')}: {doubted[0]}", file=sys.stderr)
+    _say([_row(i, f) for i, f in zip(images, found)], o.json,
+         lambda: "\n".join(f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3]) for i, f in good))
+    return 0 if len(good) == len(found) else 1
+
+def _row(image: str, found) -> dict:
+    "A prediction, or why there is none, as plain values."
+    if isinstance(found, Exception): return {"image": image, "error": str(found)}
+    told = {"image": image, "label": found.label, "probability": found.probability, "probabilities": found.probabilities, "version": found.version}
+    return {**told, "remark": found.remark} if found.remark else told
 
 # %% ../nbs/60_cli.ipynb #4aed9c5a
 def ps(argv: list[str]) -> int:

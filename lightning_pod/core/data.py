@@ -212,6 +212,12 @@ class ImageData(LightningDataModule):
         mean, square = sums / (len(some) * self.spec.height * self.spec.width)
         return mean.tolist(), (square - mean**2).clamp_min(1e-6).sqrt().tolist()
 
+    def colourless(self) -> float:
+        "The share of training images without colour, as a trained net must know what it has seen; of up to 1,000 from all over."
+        train = torch.from_numpy(self.setup().parts["train"])
+        x = self.images.index_select(0, train[spread(len(train), 1000)])
+        return float((x == x[..., :1]).flatten(1).all(1).float().mean())
+
     def counts(self) -> np.ndarray:  # [classes]
         "How many training images each class has."
         return np.bincount(self.setup().items.labels[self.parts["train"]], minlength=len(self.classes))
@@ -226,6 +232,7 @@ class ImageData(LightningDataModule):
             "digest": items.digest(),
             "classes": items.classes,
             "spec": self.spec.to_dict(),
+            "colourless": self.colourless(),
             "seed": self.seed,
             **{s: [key(i) for i in self.parts[s]] for s in SPLITS},
         }

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LARGEST', 'SPLITS', 'TORCHVISION', 'NAMES', 'PURPOSE', 'ARCHIVE_SUFFIXES', 'TABLE_SUFFIXES', 'RESOLVERS', 'Files',
            'head', 'named', 'Items', 'digits', 'torchvision_files', 'torchvision_set', 'doubts', 'one_spelling',
-           'folder', 'ZipFiles', 'TarFiles', 'archive', 'table', 'UrlFiles', 'listed', 'as_array', 'as_pixels',
-           'arrays', 'check_shares', 'split', 'never_asked', 'too_few', 'check_singles', 'check_source', 'load']
+           'image_files', 'folder', 'ZipFiles', 'TarFiles', 'archive', 'table', 'UrlFiles', 'listed', 'as_array',
+           'as_pixels', 'arrays', 'check_shares', 'split', 'never_asked', 'too_few', 'check_singles', 'check_source',
+           'load']
 
 # %% ../../nbs/core/03_sources.ipynb #c71e8208
 import bz2, contextlib, functools, gzip, hashlib, inspect, json, lzma, os, posixpath, re, shutil, stat, sys, tarfile, tempfile
@@ -545,6 +546,11 @@ def _listing(folder: str,
     for name in below: out += _listing(os.path.join(folder, name), left, above | {(st.st_dev, st.st_ino)}, f"{prefix}{name}/")
     if not out and prefix: left.append(prefix)
     return out
+
+def image_files(path: str | os.PathLike) -> list[Path]:
+    "The images at any depth below a folder, sorted, whatever their classes. Raises `PodError` where there are none."
+    if found := sorted(_listing(str(path), [])): return [Path(path) / f for f in found]
+    raise PodError(f"no images below '{path}': expected {', '.join(IMAGE_SUFFIXES)}")
 
 def folder(path: str | os.PathLike,  # holds one folder per class, or train/ valid/ test/ with class folders
           ) -> Items:  # not yet decoded: `keys` are files
