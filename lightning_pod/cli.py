@@ -288,33 +288,32 @@ def _help_of(verb: str, f: Callable, verbs: dict) -> int:
 
 # %% ../nbs/60_cli.ipynb #138653ba
 def predict(argv: list[str]) -> int:
-    "Say what is in images: pod predict RUN IMAGE…"
+    "Say what is in images, or in all images of a folder: pod predict RUN IMAGE…"
+    from pathlib import Path
+
+    from lightning_pod.core.sources import image_files
     from lightning_pod.train.runs import load_run
     p = _parser("predict", predict.__doc__)
     p.add_argument("run", help="an id, its beginning or end, or 'last'")
-    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
-    found = load_run(o.run).predict(o.images)
-    rows = [
-        {
-            "image": i,
-            "label": f.label,
-            "probability": f.probability,
-            "probabilities": f.probabilities,
-            "version": f.version,
-        }
-        for i, f in zip(o.images, found)
-    ]
-    _say(
-        rows,
-        o.json,
-        lambda: "\n".join(
-            f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3])
-            for i, f in zip(o.images, found)
-        ),
-    )
-    return 0
+    run = load_run(o.run)
+    images = [str(f) for i in o.images for f in (image_files(i) if Path(i).is_dir() else [i])]
+    found = [f for n in range(0, len(images), 256) for f in run.predict(images[n:n + 256], on_bad="raise" if len(images) == 1 else "keep")]
+    good = [(i, f) for i, f in zip(images, found) if not isinstance(f, Exception)]
+    for f in found:
+        if isinstance(f, Exception): print(f"pod predict: {f}", file=sys.stderr)
+    if doubted := [f.remark for _, f in good if f.remark]: print(f"warning: {len(doubted):,} of {_count(len(good), 'image')}: {doubted[0]}", file=sys.stderr)
+    _say([_row(i, f) for i, f in zip(images, found)], o.json,
+         lambda: "\n".join(f"{i}: " + ", ".join(f"{k} {v:.1%}" for k, v in list(f.probabilities.items())[:3]) for i, f in good))
+    return 0 if len(good) == len(found) else 1
+
+def _row(image: str, found) -> dict:
+    "A prediction, or why there is none, as plain values."
+    if isinstance(found, Exception): return {"image": image, "error": str(found)}
+    told = {"image": image, "label": found.label, "probability": found.probability, "probabilities": found.probabilities, "version": found.version}
+    return {**told, "remark": found.remark} if found.remark else told
 
 # %% ../nbs/60_cli.ipynb #4aed9c5a
 def ps(argv: list[str]) -> int:
@@ -768,12 +767,13 @@ def data_label(argv: list[str]) -> int:
     p.add_argument("changes", metavar="KEY=CLASS", nargs="*", help="an image and its class")
     p.add_argument("--file", help="a .csv with the columns key and label, such as the labels.csv of a pull; an empty label leaves the image out")
     p.add_argument("--exclude", metavar="KEY", nargs="+", default=[], help="images to be left out")
+    p.add_argument("--new-class", action="store_true", help="the class may be one that no image has yet")
     p.add_argument("--why", help="a note on the correction")
     p.add_argument("--who", help="who corrects; default: POD_USER or the login name")
     o = _with_database(_parse(p, argv))
     from lightning_pod.store.datasets import Store, read_changes
     d = Store().dataset(o.name)
-    events = d.relabel({**(read_changes(o.file) if o.file else {}), **_pairs(o.changes), **dict.fromkeys(o.exclude)}, who=o.who, why=o.why)
+    events = d.relabel({**(read_changes(o.file) if o.file else {}), **_pairs(o.changes), **dict.fromkeys(o.exclude)}, who=o.who, why=o.why, new_class=o.new_class)
     return _say_version(d, o, events, o.why)
 
 def _pairs(changes: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import Pod, event, fill, litter, wait_for
+from conftest import Pod, event, fill, last_json, litter, wait_for
 from PIL import Image
 
 from lightning_pod.train.runs import Run, load_run
@@ -156,9 +156,16 @@ def test_a_predict_of_what_is_no_image(pod, tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "torn.png").write_bytes((make_folder(tmp_path / "noise") / "class0" / "0.png").read_bytes()[:100])
     for name, hint in (("text.png", "not an image"), ("empty.png", "not an image"), ("torn.png", "damaged"),
-                       ("nothing.png", "no such file"), (".", "a folder")):
-        said = refused(pod, "predict", "last", good, tmp_path / name)
+                       ("nothing.png", "no such file")):
+        said = refused(pod, "predict", "last", tmp_path / name)
         assert str(tmp_path / name) in said and hint in said, said
+        told = pod("predict", "last", good, tmp_path / name, "--json", code=1)  # the good one is answered
+        assert hint in told.stderr and told.stderr.count("\n") == 1, told.stderr
+        assert [("label" in row, "error" in row) for row in last_json(told.stdout)] == [(True, False), (False, True)]
+    rows = last_json(pod("predict", "last", tmp_path, "--json", code=1).stdout)
+    assert len(rows) == 4 + len(list((tmp_path / "noise").rglob("*.png"))) and sum("error" in r for r in rows) == 3
+    (tmp_path / "bare").mkdir()
+    assert "no images below" in refused(pod, "predict", "last", tmp_path / "bare")
 
 
 # ---- a workspace that can't be written

@@ -1,9 +1,11 @@
 """The training engine: the same again from a config, several processes, others' modules, memory, exact resumes."""
 
+import gc
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -236,3 +238,27 @@ def test_weights_make_a_rare_class_count_and_never_win(workspace, augment):
     assert matrix[0, 0] >= 95 and matrix[1, 1] >= 90 and not matrix[:, 2].any(), matrix
     assert "1 of 3 classes have no training image, so the model can't learn them: absent" in run.log()
     assert "an image of rare counts for 10 of common" in run.log()
+
+
+def kept_alive() -> Counter:
+    """How many objects there are of each class that a training makes."""
+    gc.collect()
+    kinds = "lightning_pod", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics", "sqlalchemy", "aim"
+    classes = (type(o) for o in gc.get_objects())
+    names = (f"{c.__module__}.{c.__qualname__}" for c in classes if isinstance(c.__module__, str))
+    return Counter(n for n in names if n.startswith(kinds))
+
+
+def test_nothing_of_a_training_stays_alive_in_a_long_process(workspace):
+    data = (np.random.default_rng(0).random((60, 8, 8, 1)) * 255).astype("uint8"), np.arange(60) % 2
+
+    def train():
+        trainer = {"precision": "32-true"}
+        assert fit(data, "podnet_n", epochs=1, loggers="aim,csv", progress=False, trainer=trainer).status == "done"
+
+    for _ in range(2):  # what is made once
+        train()
+    before = kept_alive()
+    for _ in range(4):
+        train()
+    assert not {k: n for k, n in (kept_alive() - before).items() if n >= 4}

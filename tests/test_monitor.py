@@ -13,6 +13,7 @@ import torch
 from lightning_pod.cli import main
 from lightning_pod.core.classifier import read_checkpoint
 from lightning_pod.core.config import PodError
+from lightning_pod.core.data import ImageData
 from lightning_pod.train.fit import Diverged, fit
 from lightning_pod.train.runs import Run, list_runs
 
@@ -174,3 +175,28 @@ def test_the_callers_generators_stand_where_they_stood(workspace, how):
         assert how in ("wrong", "failed")
     assert (first, draw()) == expected
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_training_goes_back_to_its_last_good_checkpoint_where_asked(workspace):
+    class Poison(pl.Callback):
+        def __init__(self, times: int):
+            self.times, self.rates = times, []
+
+        def on_train_epoch_start(self, trainer, module):
+            self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, i):
+            if trainer.current_epoch == 1 and self.times:
+                self.times -= 1
+                next(module.parameters()).data.fill_(NAN)
+
+    theirs = module(pl, val_loss=DOWN)
+    poison = Poison(2)
+    trainer = {"callbacks": [poison]}
+    data = ImageData(DATA, batch_size=64)  # a batch an epoch
+    run = fit(data, theirs, epochs=4, on_nan="back", trainer=trainer, **QUICK)
+    assert run.status == "done" and list(run.metrics.index) == [1, 2, 3, 4]
+    assert poison.rates == [0.01, 0.01, 0.005, 0.0025, 0.0025, 0.0025] and run.log().count("back to step 1") == 2
+    assert epoch_in(run) == 2 and all(torch.isfinite(p).all() for p in theirs.parameters())
+    with pytest.raises(Diverged):
+        fit(data, module(pl, val_loss=DOWN), epochs=4, on_nan="back", trainer={"callbacks": [Poison(9)]}, **QUICK)

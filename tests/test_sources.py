@@ -365,3 +365,39 @@ def test_images_of_one_patient_are_never_in_two_splits(images, workspace, capsys
     assert len(set(check(table, group="patient_id").items.groups)) == 8
     assert cli.main(["data", "push", str(table), "--to", "patients", "--group", "patient_id"]) == 0
     assert len(set(load("store:patients").groups)) == 8
+
+
+# ---- asking about images
+
+
+def test_a_net_of_colours_says_when_it_is_asked_about_grey_images(workspace, capsys):
+    x = np.stack([pixels(), 255 - pixels(), pixels() // 2], -1)
+    y = np.arange(40) % 2
+    without = np.repeat(pixels()[..., None], 3, -1)
+    every = x, without, np.concatenate([x[:20], without[:20]])
+    of_colours, of_grey, of_both = (fit((images, y), "podnet_n", **QUICK) for images in every)
+    grey = [pixels()[0], np.repeat(pixels()[:1, None], 3, 1)[0], Image.fromarray(pixels()[0]).convert("RGBA")]
+    for image in grey:
+        assert "no colour" in of_colours.predict(image).remark and "no colour" in repr(of_colours.predict(image))
+        assert not of_grey.predict(image).remark and not of_both.predict(image).remark
+    assert not of_colours.predict(x[0]).remark and not of_colours.predict(Image.fromarray(x[0]).convert("RGBA")).remark
+    Image.fromarray(pixels()[0]).save(workspace / "grey.png")
+    assert cli.main(["predict", of_colours.id, str(workspace / "grey.png"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert "1 of 1 image: the image has no colour" in told.err and "no colour" in last_json(told.out)[0]["remark"]
+
+
+def test_a_run_takes_the_forms_that_it_was_trained_on(workspace):
+    x = np.stack([pixels(), 255 - pixels(), pixels() // 2], -1)
+    run = fit((x, np.arange(40) % 2), "podnet_n", **QUICK)
+    t = torch.from_numpy(x)
+    said = [p.probabilities for p in run.predict(x[:4])]
+    first = t[:4].permute(0, 3, 1, 2)
+    pictures = [Image.fromarray(a) for a in x[:4]]
+    for form in (x[:4] / 255, t[:4], first, first / 255, list(x[:4]), list(first / 255), pictures):
+        assert [p.probabilities for p in run.predict(form)] == said
+    for one in (x[0], x[0] / 255, first[0], first[0] / 255, first[0].numpy() / 255, Image.fromarray(x[0])):
+        assert run.predict(one).probabilities.keys() == said[0].keys()
+        assert all(abs(run.predict(one).probabilities[k] - v) < 1e-4 for k, v in said[0].items())
+    with pytest.raises(PodError, match="image values run from -1"):
+        run.predict(x[0] / 127.5 - 1)

@@ -121,6 +121,25 @@ def test_a_job_s_folder_never_holds_the_password(pod, database, workspace):
 # ---- push, versions, labels
 
 
+def test_a_slip_of_the_finger_makes_no_class(store, pod, tmp_path):
+    d = push(photos(tmp_path / "pets"), "pets", store=store)[0].dataset
+    (tmp_path / "labels.csv").write_text("key,label\ncat/00001.png,dog\ncat/00002.png,dgo\n")
+    calls = [["cat/00001.png=dgo"], ["cat/00001.png=Dog"], ["cat/00001.png=dog", "cat/00002.png=dogs"],
+             ["--file", str(tmp_path / "labels.csv")]]
+    for call in calls:
+        said = pod("data", "label", "pets", *call, code=2).stderr
+        assert "Did you mean 'dog'? There are: cat, dog." in said and "--new-class" in said, said
+    for wrong in ("dgo", "cat ", 7):
+        with pytest.raises(PodError, match=r"cat/00001.png: unknown class of data set 'pets' .*new_class=True"):
+            d.relabel({"cat/00001.png": wrong})
+    assert d.pending() == 0  # nothing of any of them was kept
+    pod("data", "label", "pets", "cat/00001.png=fox", "--new-class")
+    assert d.version().classes == ["cat", "dog", "fox"]
+    d.relabel({"cat/00002.png": "fox"})  # which it is by now
+    d.relabel({"cat/00003.png": "owl"}, new_class=True)
+    d.relabel({"cat/00004.png": "owl"})  # before there is a version that has it
+
+
 def test_what_is_pushed_twice_is_stored_once(store, tmp_path):
     folder = photos(tmp_path / "pets")
     v1, told = push(folder, "pets", store=store)
@@ -183,7 +202,7 @@ def test_undo_is_an_event_and_brings_the_old_version_back(store, tmp_path):
 def test_an_event_that_another_one_builds_on_is_not_undone(store, tmp_path):
     v1, _ = push(photos(tmp_path / "pets"), "pets", store=store)
     first = v1.dataset.relabel({"cat/00001.png": "dog"})[0]
-    later = v1.dataset.relabel({"cat/00001.png": "fox"})[0]
+    later = v1.dataset.relabel({"cat/00001.png": "fox"}, new_class=True)[0]
     with pytest.raises(PodError, match=f"before event {later}"):
         v1.dataset.undo(first)
 
@@ -196,7 +215,7 @@ def test_corrections_from_many_hands_at_once_are_all_kept(store, tmp_path):
     def correct(mine):
         try:
             for k in mine:
-                Store().dataset("pets").relabel({k: "fox"}, who=k)
+                Store().dataset("pets").relabel({k: "fox"}, who=k, new_class=True)
         except Exception as e:
             failed.append(e)
 
@@ -456,7 +475,7 @@ def test_an_old_version_keeps_the_size_of_its_images(store, tmp_path):
 def test_a_correction_isn_t_undone_over_what_the_source_said_later(store, tmp_path):
     rows = [(str(p), p.parent.name) for p in sorted(photos(tmp_path / "pets").rglob("*.png"))]
     v1, _ = push(rows, "pets", store=store)
-    event_ = v1.dataset.relabel({v1.entries()[0].key: "fox"})[0]
+    event_ = v1.dataset.relabel({v1.entries()[0].key: "fox"}, new_class=True)[0]
     push([(rows[0][0], "owl"), *rows[1:]], "pets", store=store)
     with pytest.raises(PodError, match="changed .* again"):
         v1.dataset.undo(event_)

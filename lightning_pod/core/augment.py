@@ -179,7 +179,7 @@ _RANGES = {
     "ratio": (1, 10, "the largest aspect"),
     "color": (0, 1, "0.2: factors between 0.8 and 1.2"), "brightness": (0, 1, "0.2: between 0.8 and 1.2"),
     "contrast": (0, 1, "0.2: between 0.8 and 1.2"), "saturation": (0, 1, "0.2: between 0.8 and 1.2"),
-    "hue": (0, 0.5, "a share of the colour wheel"), "fill": (0, 1, "a grey value"),
+    "hue": (0, 0.5, "a share of the colour wheel"), "grey": (0, 1, "a share of the samples"), "fill": (0, 1, "a grey value"),
     "mixup": (0, 100, "alpha of the Beta distribution"), "cutmix": (0, 100, "alpha of the Beta distribution"),
 }
 
@@ -214,6 +214,7 @@ class Augment:
     contrast: float = 0.0  # likewise
     saturation: float = 0.0  # likewise; without effect on grey images
     hue: float = 0.0  # at most this share of the colour wheel, each way; without effect on grey images
+    grey: float = 0.0  # the share of samples that lose their colour
     cutout: int | float = 0  # side of an erased square, pixels or share of the side
     fill: float | None = None  # what it is erased with; None: the image's mean
     mixup: float = 0.0  # alpha of the Beta distribution: 0.2 is usual
@@ -275,6 +276,7 @@ def draw(self, shape: tuple[int, int, int, int],  # of the batch: B, C, H, W
     for name in ("brightness", "contrast", "saturation"):
         if v := getattr(self, name): p[name] = uniform(1 - v, 1 + v)
     if self.hue: p["hue"] = uniform(-self.hue, self.hue)
+    if self.grey and shape[1] == 3: p["saturation"] = p.get("saturation", torch.ones(n)) * (share() >= self.grey)
     if self.cutout:
         for k, s in (("y", h), ("x", w)):
             size = _pixels(self.cutout, s)
@@ -323,7 +325,7 @@ def _text(self) -> str:
 Augment.__str__ = _text
 
 # %% ../../nbs/core/05_augment.ipynb #9ce5833d
-def _auto(glyphs: bool) -> Augment: return Augment(0.1, 10, 0.1) if glyphs else Augment(0.08, 10, 0.15, flip=True)
+def _auto(glyphs: bool) -> Augment: return Augment(0.1, 10, 0.1) if glyphs else Augment(0.08, 10, 0.15, flip=True, grey=0.1)
 
 def _number(name: str, text: str) -> float:
     "The number after `name=`; whole if it is written so."

@@ -18,7 +18,7 @@ from torch import Tensor
 from .augment import make_augment
 from .cache import decode, memory_budget, parallel
 from .config import PodError, keep_memory
-from .image import ImageSpec
+from .image import ImageSpec, check_depth
 from .sources import SPLITS, Items, check_singles, check_source, load, never_asked, split, too_few
 
 # %% ../../nbs/core/06_data.ipynb #01c27e05
@@ -105,6 +105,7 @@ class ImageData(LightningDataModule):
                  seed: int = 0,  # of the split and the order
                  augment="auto",  # "auto", "none" or an Augment
                  on_bad: str = "raise",  # damaged files: "raise" or "skip"
+                 depth="auto",  # of files with more than 8 bits of grey: how many, or (the value of black, of white); "auto": from their values
                  root: str | os.PathLike | None = None, download: bool = True,  # for torchvision's sets
                  classes: list[str] | None = None,  # names, for arrays with integer labels
                  group=None,  # what is never in two splits: a table's column, a pattern of paths, or a value for each image; see `load`
@@ -135,6 +136,8 @@ class ImageData(LightningDataModule):
             classes,
             None,
         )
+        if depth != "auto": check_depth(depth)
+        self.depth = list(depth) if isinstance(depth, tuple) else depth  # as a config can hold it
         self.memory_gb, self.balanced, self.group, self._placed = memory_gb, balanced, group, None
         self.on_progress = None  # called with (done, total) while files are decoded
 
@@ -144,11 +147,11 @@ class ImageData(LightningDataModule):
         keep_memory()
         items, self.left_out = load(self.source, self.root, self.download, self._classes, self.group), []
         if items.pixels is None:
-            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb)
+            items, self.left_out = decode(items, self.image_size, self.on_bad, self.on_progress, self.memory_gb, depth=self.depth)
         elif self.image_size is not None: items = replace(items, pixels=self._resized(items))
         mapped = isinstance(items.pixels, np.memmap)
         self.images = FileImages(items.pixels) if mapped else torch.from_numpy(np.ascontiguousarray(items.pixels))
-        self.spec, self.labels = ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
+        self.spec, self.labels = items.spec or ImageSpec(*items.pixels.shape[1:]), torch.from_numpy(items.labels)
         return self._divide(items)
 
     def _divide(self, items: Items) -> "ImageData":
@@ -209,6 +212,12 @@ class ImageData(LightningDataModule):
         mean, square = sums / (len(some) * self.spec.height * self.spec.width)
         return mean.tolist(), (square - mean**2).clamp_min(1e-6).sqrt().tolist()
 
+    def colourless(self) -> float:
+        "The share of training images without colour, as a trained net must know what it has seen; of up to 1,000 from all over."
+        train = torch.from_numpy(self.setup().parts["train"])
+        x = self.images.index_select(0, train[spread(len(train), 1000)])
+        return float((x == x[..., :1]).flatten(1).all(1).float().mean())
+
     def counts(self) -> np.ndarray:  # [classes]
         "How many training images each class has."
         return np.bincount(self.setup().items.labels[self.parts["train"]], minlength=len(self.classes))
@@ -223,6 +232,7 @@ class ImageData(LightningDataModule):
             "digest": items.digest(),
             "classes": items.classes,
             "spec": self.spec.to_dict(),
+            "colourless": self.colourless(),
             "seed": self.seed,
             **{s: [key(i) for i in self.parts[s]] for s in SPLITS},
         }

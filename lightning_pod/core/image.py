@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'LARGEST_PIXELS', 'SIXTEEN_BITS', 'formats', 'ImageError', 'open_image', 'opened', 'Head',
-           'head_of', 'peek', 'check_depth', 'upright', 'to_uint8', 'value_range', 'guess_depth', 'ImageSpec']
+           'head_of', 'peek', 'check_depth', 'value_range', 'upright', 'to_uint8', 'guess_depth', 'ImageSpec']
 
 # %% ../../nbs/core/01_image.ipynb #918da901
 import contextlib, functools, io, math, os, threading
@@ -166,6 +166,8 @@ class Head(NamedTuple):
     def grey(self) -> bool: return self.deep or self.mode.partition(";")[0] in ("1", "L", "LA")
     @property
     def deep(self) -> bool: return self.mode[0] in "IF"  # more than 8 bits of grey
+    @property
+    def coarse(self) -> bool: return self.mode.endswith(";16") and not self.deep  # 16 bits a channel, of which 8 are read
 
 def head_of(image: Image.Image) -> Head:
     "The `Head` of a PIL image, decoded or not."
@@ -199,10 +201,18 @@ def _eight_bits(a: np.ndarray,  # [H, W], any type
     low, high = depth or SIXTEEN_BITS
     return ((a.astype(np.float32).clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
 
+def value_range(image: Image.Image) -> tuple[float, float]:
+    "The lowest and the highest value of an image. Raises `ImageError` where one is no number."
+    a = np.asarray(image)
+    low, high = float(a.min()), float(a.max())
+    if not (math.isfinite(low) and math.isfinite(high)): raise ImageError("its values aren't all numbers: it holds NaN or infinity")
+    return low, high
+
 def _opaque(image: Image.Image, channels: int, background: str, depth: tuple[float, float] | None) -> Image.Image:
     "`image` in 8 bits, without transparency."
     if image.mode == "F" and depth is None:
         raise ImageError("an image of 32-bit floats has no agreed range: say with depth=(black, white) which values it holds, or convert it to 8 bits")
+    if image.mode == "F": value_range(image)  # which refuses what is no number
     if image.mode[0] in "IF": image = Image.fromarray(_eight_bits(np.asarray(image), depth))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -238,13 +248,6 @@ def to_uint8(image: Image.Image, channels: int = 3, background: str = "white", d
     return a[:, :, None] if channels == 1 else a
 
 # %% ../../nbs/core/01_image.ipynb #86c46be4
-def value_range(image: Image.Image) -> tuple[float, float]:
-    "The lowest and the highest value of an image. Raises `ImageError` where one is no number."
-    a = np.asarray(image)
-    low, high = float(a.min()), float(a.max())
-    if not (math.isfinite(low) and math.isfinite(high)): raise ImageError("its values aren't all numbers: it holds NaN or infinity")
-    return low, high
-
 def guess_depth(low: float, high: float,  # over all images
                 floats: bool,  # whether some are of floats
                ) -> tuple[float, float]:

@@ -8,7 +8,7 @@ __all__ = ['KEY_BYTES', 'SIGNATURES', 'PLAIN', 'MAY_HOLD_CODE', 'key_file', 'use
            'sign_job', 'check_job', 'trust']
 
 # %% ../../nbs/core/14_trust.ipynb #85142384
-import functools, hashlib, hmac, io, os, pickle, secrets, tempfile
+import contextlib, functools, hashlib, hmac, io, os, pickle, secrets, tempfile, warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,20 @@ def unseal(text: str, where: str | os.PathLike,  # the file that it was read in,
     return data
 
 # %% ../../nbs/core/14_trust.ipynb #b5e9aac9
+@contextlib.contextmanager
+def _quiet():
+    "Without torch's remark on how a file was pickled that isn't torch's own."
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        yield
+
 def objects_in(file: str | os.PathLike,  # a checkpoint
               ) -> str:
     "What a checkpoint holds beside weights and plain values, \"\" for nothing. Runs no code of it, and reads no weights where it can."
     import torch
     with open(file, "rb") as f: zipped = f.read(4) == b"PK\x03\x04"
-    try: torch.load(file, map_location="meta", weights_only=True, mmap=True if zipped else None)
+    try:
+        with _quiet(): torch.load(file, map_location="meta", weights_only=True, mmap=True if zipped else None)
     except pickle.UnpicklingError:
         try: return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(file)) or "objects"
         except ValueError: return "objects"
@@ -139,7 +147,8 @@ def objects_in(file: str | os.PathLike,  # a checkpoint
 def load_checkpoint(file: str | os.PathLike) -> tuple[dict, bool]:
     "A checkpoint, and whether it holds weights and plain values only. Raises `Untrusted` for one with objects that this user didn't write."
     import torch
-    try: return torch.load(file, map_location="cpu", weights_only=True), True
+    try:
+        with _quiet(): return torch.load(file, map_location="cpu", weights_only=True), True
     except pickle.UnpicklingError: held = objects_in(file)
     except (RuntimeError, EOFError) as e: raise PodError(f"'{file}' can't be read: it is damaged, or no checkpoint ({str(e).splitlines()[0] if str(e) else 'it ends too early'})") from e
     data = Path(file).read_bytes()

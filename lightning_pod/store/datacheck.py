@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.cache import chunks, parallel, processors
+from ..core.cache import choose_depth, chunks, parallel, processors
 from ..core.config import PodError, unknown, workspace, write_text
-from ..core.image import ImageError, head_of, opened, peek, to_uint8, upright
+from ..core.image import Head, ImageError, guess_depth, head_of, opened, peek, to_uint8, upright, value_range
 from ..core.job import Context, Job
 from ..core.sources import SPLITS, Items, check_shares, check_singles, check_source, load, split, too_few
 from .database import shown
@@ -25,7 +25,7 @@ from .datasets import Dataset, Entry, Store, StoredFiles, Version, _bytes_of, _k
 
 # %% ../../nbs/store/12_datacheck.ipynb #7470ece2
 LOOK = np.dtype([("grey", "u1", (32, 32)), ("colour", "u1", (8, 8, 3)), ("file", "u8", 2), ("pixels", "u8", 2),
-                 ("size", "i4", 2), ("contrast", "f4"), ("format", "U5")])  # what is kept of an image; size: width, height
+                 ("size", "i4", 2), ("contrast", "f4"), ("format", "U5"), ("mode", "U8"), ("range", "f8", 2), ("several", "?")])  # what is kept of an image; size: width, height
 
 _MANY_PIXELS = 32_000_000
 
@@ -33,7 +33,9 @@ def _look(data) -> tuple:  # of bytes, an open image or an array
     "The row of an image. Raises `ImageError`."
     if isinstance(data, bytes) and not data: raise ImageError("the file is empty: 0 bytes")
     with opened(data) as image:
-        a = to_uint8(image, 1 if head_of(image).grey else 3)
+        h = peek(data) if isinstance(data, bytes) else head_of(image)
+        values = value_range(image) if h.deep or h.coarse else (0, 255)
+        a = to_uint8(image, 1 if h.grey else 3, depth=guess_depth(*values, h.mode == "F") if h.deep else None)
         small = Image.fromarray(a.squeeze(2) if a.shape[2] == 1 else a)
         counts = np.array(small.histogram()).reshape(-1, 256)
         colour = np.asarray(small.convert("RGB").resize((8, 8), Image.Resampling.BILINEAR, reducing_gap=4))
@@ -41,8 +43,7 @@ def _look(data) -> tuple:  # of bytes, an open image or an array
         if a.shape[2] == 3 and np.ptp(colour, axis=2).max() == 0 and (a == a[:, :, :1]).all(): a = a[:, :, :1]  # grey, saved in colour
     raw = data if isinstance(data, bytes) else np.ascontiguousarray(a)
     hashes = _hash(raw), _hash(np.ascontiguousarray(a), a.shape)
-    size = peek(data)[:2] if isinstance(data, bytes) else small.size  # a very large JPEG is looked at reduced
-    return grey, colour, *hashes, size, _spread(counts), image.format or ""
+    return grey, colour, *hashes, h[:2], _spread(counts), image.format or "", h.mode, values, h.several
 
 def _hash(data, shape: tuple = ()) -> tuple[int, int]:
     h = hashlib.blake2b(str(shape).encode(), digest_size=16)
@@ -481,6 +482,15 @@ def _of_groups(x: _Facts) -> Iterator[Finding]:
         if len(there) > 1: yield x.finding("leaks", f"the images of group {str(g)!r} are in {' and '.join(there)}", index)
 
 # %% ../../nbs/store/12_datacheck.ipynb #3d61745b
+def _of_headers(items: Items, rows: np.ndarray) -> list[str]:
+    "What a training would say of deep grey, and of files that hold several pictures."
+    heads = [Head(*r["size"].tolist(), str(r["mode"]), bool(r["several"])) for r in rows if r["mode"]]
+    found = {str(n): (h, *r) for n, (h, r) in enumerate(zip(heads, rows["range"][rows["mode"] != ""].tolist())) if h.deep or h.coarse}
+    several = sum(h.several for h in heads)
+    more = [f"{items.name}: {several:,} images hold several frames or pages: the first is taken"] if several else []
+    try: return choose_depth(found, len(items), items.name)[1] + more
+    except PodError as e: return [str(e), *more]
+
 def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", Items, or an ImageData
           *, valid: float | None = None, test: float | None = None,  # shares of the split, where the source has none; default: 0.1
           seed: int | None = None,  # of that split; default: 0
@@ -500,6 +510,7 @@ def check(data="digits",  # anything that `load` takes, "store:NAME[@VERSION]", 
     splits, notes = _splits(items, valid, test, seed)
     notes = [*items.remarks, *_of_labels(items, splits), *notes]
     rows, bad = look(items, lambda done, _: tell(done, n + part))
+    notes += _of_headers(items, rows)
     x = _Facts(items, rows, bad, splits)
     if len(x.good) > _ALL_PAIRS: notes.append("near duplicates: so many images were compared in bands of their hash, which may miss some")
     found = [*_of_contents(x), *_of_copies(x, lambda done, total: tell(n + part * done // total, n + part), notes), *_of_groups(x), *_of_sizes(x), *_of_classes(x)]

@@ -10,7 +10,7 @@ __all__ = ['blob', 'dataset', 'sample', 'label_event', 'version', 'item', 'Blobs
 # %% ../../nbs/store/11_datasets.ipynb #c71e8208
 import csv, hashlib, io, json, os, re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..core.cache import chunks, damaged, parallel, processors
 from ..core.config import PodError, explain, read_json, replacing, unknown, workspace, write_json, write_text
 from ..core.image import IMAGE_SUFFIXES, Head, ImageError, open_image, opened, peek
 from ..core.job import Context, Job
-from ..core.sources import NAMES, SPLITS, Files, Items, check_source, head, load, named
+from ..core.sources import NAMES, SPLITS, Files, Items, check_source, head, load, named, one_spelling
 from .database import BlobRow, Database, DatasetRow, ItemRow, LabelEventRow, SampleRow, VersionRow, insert_many, shown, user, utc_now
 
 blob, dataset, sample, label_event, version, item = (
@@ -236,16 +236,28 @@ def _newest(dataset_id: int, keys: list[str] | None = None):
 def relabel(self, changes: dict[str, str | None],  # key -> new label; None: leave it out
             who: str | None = None,  # default: POD_USER or the login name
             why: str | None = None, origin: str = "correction",  # or "feedback"
+            new_class: bool = False,  # whether a label may be one that no image has yet
            ) -> list[int]:  # the events
-    "Append an event for each label that changes. Raises `PodError` for an image that isn't there; then nothing is changed."
+    "Append an event for each label that changes. Raises `PodError` for an image that isn't there, or a class that isn't; then nothing is changed."
     for key, new in changes.items():
         if new is not None and not str(new).strip(): raise PodError(f"the new label of {key!r} is empty: expected a class name, or None to leave the image out")
     with self.store.db.write() as c:
         now = self._locked(c, changes)
         if missing := [k for k in changes if k not in now]: raise self._no_image(c, missing[0])
+        if not new_class: _check_classes(self, c, changes)
         rows = [dict(sample_id=now[k].id, old=now[k].new, new=None if new is None else str(new), who=who or user(), origin=origin, why=why)
                 for k, new in changes.items() if now[k].new != new]
         return list(c.scalars(label_event.insert().returning(label_event.c.id, sort_by_parameter_order=True), rows)) if rows else []
+
+def _check_classes(d: Dataset, c: sa.Connection, changes: dict[str, str | None]):
+    "Raise `PodError` for a label that is in neither the newest version nor a correction since."
+    classes = set(d._newest(c).classes)
+    if not {str(l) for l in changes.values() if l is not None} - classes: return
+    classes |= {r.new for r in c.execute(_newest(d.id)) if r.new is not None}
+    for key, label in changes.items():
+        if label is None or str(label) in classes: continue
+        e = unknown(f"class of data set {d.name!r}", str(label), classes, "If it is to be a new class, say --new-class (in Python new_class=True).")
+        raise PodError(f"{key}: {e}")
 
 def _locked(self, c: sa.Connection, keys: Iterable[str] | None = None) -> dict:
     "Samples by key with their newest label, while nobody else changes them."
@@ -398,6 +410,7 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     keys, progress = items.keys or _keys(items), progress or (lambda done, total: None)
     for k in keys: _check_key(k)
     target, found, bad, counts = store.dataset(name, make=True), {}, [], {"added": 0, "changed": 0}
+    items = _spelt(items, target)
     parts = chunks(len(items), _chunk(items))
     work = parallel(lambda r: _prepared(store, items, r), parts, getattr(items.files, "threads", None) or processors())
     try:
@@ -412,6 +425,16 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
     if bad and on_bad == "raise" or not found: raise damaged(items, bad)
     made, more = _record(target, items, keys, found, prune, who, message)
     return made, {**counts, **more, "damaged": len(bad), "bad": bad, "remarks": items.remarks}
+
+def _spelt(items: Items, target: Dataset) -> Items:
+    "`items`, their classes written as the data set has them already: a push of \"Cat\" is of its class \"cat\"."
+    with target.store.db.read() as c:
+        if not c.scalar(sa.select(dataset.c.version_id).where(dataset.c.id == target.id)): return items
+        known = target._newest(c).classes
+    names, alike = one_spelling(items.classes, f"the data set '{target.name}'", known)
+    classes = list(dict.fromkeys(names))
+    numbers = np.array([classes.index(n) for n in names])
+    return replace(items, classes=classes, labels=numbers[items.labels], remarks=[*items.remarks, *alike])
 
 def _chunk(items: Items) -> int:
     "How many images to handle at once: 256, or fewer where they are large."

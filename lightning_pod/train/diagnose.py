@@ -78,7 +78,7 @@ def out_of_sample(data="digits",  # an ImageData, or anything that `load` takes
     "What models say of all images of a source, each asked about those that it wasn't trained on. The trainings are runs as any others."
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     if folds < 2: raise PodError(f"folds={folds}: expected 2 or more")
-    if not isinstance(data, ImageData): data = ImageData(data, **{k: settings.pop(k) for k in ("image_size", "on_bad", "memory_gb", "root", "download") if k in settings})
+    if not isinstance(data, ImageData): data = ImageData(data, **{k: settings.pop(k) for k in ("image_size", "on_bad", "depth", "memory_gb", "root", "download") if k in settings})
     items, how = data.setup().items, {k: settings.pop(k) for k in ("batch_size", "augment") if k in settings}
     cut = (StratifiedKFold if items.groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     tables = []

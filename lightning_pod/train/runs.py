@@ -6,7 +6,7 @@
 __all__ = ['CONFIG_FIELDS', 'PACKAGES', 'RUN_ID', 'Prediction', 'is_number_array', 'as_images', 'run_fault', 'Run', 'start_fit',
            'tags_of', 'environment', 'list_runs', 'load_run', 'run_index', 'run_rows', 'runs', 'settings_of',
            'field_comments', 'value_of', 'choose_rows', 'Comparison', 'draw_confusion', 'draw_change', 'compare',
-           'make_loggers', 'tracker_of', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
+           'make_loggers', 'tracker_of', 'forget_statements', 'why_no_aim', 'remove', 'reindex', 'aim_main', 'aim_hash']
 
 # %% ../../nbs/train/20_runs.ipynb #39eed633
 import contextlib, getpass, html, importlib.util, json, math, os, platform, re, subprocess, sys, threading, time
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.config import PodError, Workspace, open_regular, read_json, unknown, unreadable, workspace, write_text
+from ..core.image import ImageError, ImageSpec
 from ..core.index import Index, disk_use, remove_jobs
 from ..core.job import STATES, EventReader, EventWriter, Job, Lease, damaged_end, find_job, is_mapping, is_number, is_text, job_folders, newest_events, sweep
 from ..core.sources import NAMES, UrlFiles, as_array, as_pixels, load
@@ -31,6 +32,7 @@ class Prediction:
     label: str
     probabilities: dict[str, float]  # by class name, largest first
     version: str  # which run or package said it
+    remark: str = ""  # why to believe it less
 
     @property
     def probability(self) -> float: return self.probabilities[self.label]
@@ -38,7 +40,7 @@ class Prediction:
         return (
             "Prediction("
             + ", ".join(f"{k} {v:.1%}" for k, v in list(self.probabilities.items())[:3])
-            + f"; {self.version})"
+            + f"; {self.version}){': ' + self.remark if self.remark else ''}"
         )
 
 
@@ -63,11 +65,19 @@ def as_images(images,  # a path, URL, bytes, PIL image, array [H, W], [H, W, C] 
     return [as_pixels(as_array(x)[None], high)[0] if is_number_array(x) else _fetched(x) for x in some], one
 
 def _fetched(image):
-    "The bytes of a URL; anything else as it is."
-    if not isinstance(image, str) or "://" not in image: return image
-    data = UrlFiles([image]).read([image])[0]
-    if isinstance(data, Exception): raise data
-    return data
+    "The bytes of a URL, or the `ImageError` that says why not; anything else as it is."
+    return UrlFiles([image]).read([image])[0] if isinstance(image, str) and "://" in image else image
+
+_COLOURLESS = "the image has no colour, and those that this model was trained on have: it is often wrong about such images"
+
+def _read(spec: ImageSpec, image, on_bad: str) -> np.ndarray | ImageError:
+    "The pixels of an image as the net takes them."
+    try:
+        if isinstance(image, ImageError): raise image
+        return spec(image)
+    except ImageError as e:
+        if on_bad == "raise": raise
+        return e
 
 # %% ../../nbs/train/20_runs.ipynb #0e77a16a
 def _is_result(value) -> bool:
@@ -194,9 +204,11 @@ class Run(Job):
         return Classifier.from_checkpoint(file, net)
 
     def predict(self, images,  # paths, URLs, bytes, PIL images, arrays or tensors: one or many; see `as_images`
-                net=None) -> "Prediction | list[Prediction]":  # as many as were given
+                net=None,
+                on_bad: str = "raise",  # what can't be read: "raise", or "keep" its `ImageError` in its place
+               ) -> "Prediction | list[Prediction]":  # as many as were given
         "What the run's best model says of `images`."
-        from lightning_pod.core.image import ImageSpec
+        if on_bad not in ("raise", "keep"): raise PodError(f"on_bad={on_bad!r}: expected 'raise' or 'keep'")
         stamp = (
             (self.checkpoints / "best.ckpt").stat().st_mtime_ns if (self.checkpoints / "best.ckpt").exists() else None
         )
@@ -208,8 +220,14 @@ class Run(Job):
         spec, classes = ImageSpec(**known["spec"]), known["classes"]
         some, one = as_images(images, spec.channels)
         if not some: return []
-        ps = self._model[1].probabilities(np.stack([spec(i) for i in some]))
-        out = [Prediction(classes[p.argmax()], {classes[i]: float(p[i]) for i in np.argsort(-p)}, self.id) for p in ps]
+        read = [_read(spec, i, on_bad) for i in some]
+        pixels = [x for x in read if isinstance(x, np.ndarray)]
+        said = iter(self._model[1].probabilities(np.stack(pixels)) if pixels else ())
+        doubt = _COLOURLESS if spec.channels == 3 and known.get("colourless", 0) < 0.01 else ""
+        def told(x: np.ndarray) -> Prediction:
+            p, grey = next(said), (x == x[..., :1]).all()
+            return Prediction(classes[p.argmax()], {classes[i]: float(p[i]) for i in np.argsort(-p)}, self.id, doubt if grey else "")
+        out = [told(x) if isinstance(x, np.ndarray) else x for x in read]
         return out[0] if one else out
 
     def write_csv(self, rows: list[dict]):
@@ -597,8 +615,16 @@ def _aim_logger() -> type:
 
     class OpenAimLogger(AimLogger):
         def finalize(self, status=""): pass
-        def close(self): super().finalize()
+        def close(self):
+            super().finalize()
+            forget_statements()
     return OpenAimLogger
+
+def forget_statements():
+    "Let go of the SQL that SQLAlchemy's mappers have compiled for Aim: each run opens a database engine, and the mappers would keep it."
+    from aim.storage.structured.sql_engine.models import Base
+    for mapper in Base.registry.mappers:
+        if kept := vars(mapper).get("_compiled_cache"): kept.clear()
 
 def why_no_aim() -> str:
     "Why Aim isn't there, and what to do."

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core.cache import memory_budget
 from ..core.config import PodError, unknown
+from ..core.image import check_depth
 from ..core.job import find_job
 from ..core.sources import NAMES, PURPOSE, check_shares, check_source
 
@@ -65,9 +66,9 @@ MODELS = ("podnet_n", "podnet_s", "podnet_m")  # the names that `core.nets` know
 
 LOGGED = {"classify": ("valid_acc", "valid_loss", "train_loss"), "pretrain": ("valid_loss", "valid_knn", "valid_linear", "train_loss")}  # by our own modules
 OBJECT = "(given as an object)"  # in a config: it can't be made again from the file alone
-OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "memory_gb", "root", "download", "group")  # settings that `ImageData` has too
+OF_DATA = ("image_size", "batch_size", "valid", "test", "seed", "augment", "on_bad", "depth", "memory_gb", "root", "download", "group")  # settings that `ImageData` has too
 CHOICES = {"task": ("classify", "pretrain"), "optimizer": ("muon", "adamw"), "finetune": ("whole", "gradual", "frozen"), "balance": ("none", "weights", "sampler"), "tta": ("auto", "none", "flip", "shift"),
-           "on_bad": ("raise", "skip"), "mode": ("auto", "max", "min")}
+           "on_bad": ("raise", "skip"), "mode": ("auto", "max", "min"), "on_nan": ("stop", "back")}
 
 @dataclass
 class FitConfig:
@@ -93,11 +94,13 @@ class FitConfig:
     monitor: str | None = None  # the metric that decides which epoch is best, and patience; default: found among what is logged, validation accuracy first
     mode: str = "auto"  # which way the monitored metric is better: "max" (more), "min" (less); "auto": as its name says
     patience: int | None = None  # stop after so many epochs without a better validation; default: never
+    on_nan: str = "stop"  # when the weights become NaN: "stop" (it has failed), or "back" (on from the last good checkpoint at half the learning rate, three times at most)
     compile: bool = False  # let torch.compile make code for the net: a minute at the start, faster steps
     valid: float = 0.1  # share of all images kept for validation, where the source has no validation set
     test: float = 0.1  # share of all images kept for the test, where the source has no test set
     seed: int = 0  # of the split, the order, the weights and the augmentation
     on_bad: str = "raise"  # damaged images: "raise" or "skip"
+    depth: int | list[float] | str = "auto"  # of files with more than 8 bits of grey: how many, or [value of black, of white]; "auto": from their values
     memory_gb: float | None = None  # what images may take of the memory, else they are mapped from a file; default: half of what is free
     root: str | None = None  # where torchvision's files are; default: the download cache
     group: str | None = None  # what is never in two splits: a table's column such as patient_id, or a pattern of paths; "none"; default: a column of a usual name
@@ -136,6 +139,7 @@ class FitConfig:
         if self.group is not None and not isinstance(self.group, str):
             raise PodError(f"group is given as {type(self.group).__name__}: expected a column's name or a pattern; values for each image go into ImageData(…, group=…)")
         memory_budget(self.memory_gb)
+        if self.depth != "auto": check_depth(self.depth)
         if self.augment not in ("auto", "none"):
             from lightning_pod.core.augment import make_augment  # which brings in torch
             make_augment(self.augment, glyphs=False)
