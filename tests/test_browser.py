@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync"]
-SLOW_MS = 60_000
+SLOW_MS = 180_000  # a kernel on a machine that others use too
 
 
 @pytest.fixture(scope="module")
@@ -344,12 +344,19 @@ def folder_with_a_damaged_image():
 def test_ctrl_c_ends_everything_it_started(page, bench, pod):
     set_epochs(page, 60)
     page.click(".pod-start")
+    state(page, "running")
+    page.click(".pod-stop")
+    state(page, "stopped")
+    long_ago = list_runs()[0]
+    page.click(".pod-start")
+    state(page, "running")
     page.wait_for_function("Number(document.querySelector('.pod-charts').dataset.points) > 3")
     run, kernels = list_runs()[0], bench.kernels()
     listed = {j["kind"]: j for j in pod.json("ps")}
     assert set(listed) == {"workbench", "fit"} and "%" in listed["fit"]["progress"]
     code, said = bench.end()
     assert code == 0 and "Traceback" not in said and f"pod resume {run.id}" in said
+    assert long_ago.id not in said, "it was stopped before, and not by the end of the workbench"
     assert run.status == "stopped" and (run.checkpoints / "last.ckpt").exists()
     wait_for(lambda: not any(k.is_running() for k in kernels), 10, "the kernels to end")
     with socket.socket() as s:

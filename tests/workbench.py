@@ -1,9 +1,17 @@
 """A running workbench: its process, its address, its kernels."""
 
+import contextlib
 import re
 import signal
 
 import psutil
+
+
+def is_kernel(process: psutil.Process) -> bool:
+    """Whether a process, which may end just now, is a kernel."""
+    with contextlib.suppress(psutil.Error):
+        return "ipykernel_launcher" in " ".join(process.cmdline())
+    return False
 
 
 class Bench:
@@ -16,8 +24,7 @@ class Bench:
         self.url = f"http://127.0.0.1:{self.port}{self.base}"
 
     def kernels(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]
+        return [c for c in psutil.Process(self.process.pid).children(recursive=True) if is_kernel(c)]
 
     def end(self, number=signal.SIGINT) -> tuple[int, str]:
         self.ended = True  # an open page may now miss its server
