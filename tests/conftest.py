@@ -26,8 +26,9 @@ TIMEOUT_S = 1200  # of one test: far above what any of them needs
 SLOW_TIMEOUT_S = 4 * 3600  # of one marked slow
 
 # not that of whoever runs the tests
-os.environ.setdefault("POD_KEY_FILE", str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key"))
-atexit.register(shutil.rmtree, Path(os.environ["POD_KEY_FILE"]).parent, ignore_errors=True)
+if "POD_KEY_FILE" not in os.environ:  # a process of a test has that of the session, and leaves it there
+    os.environ["POD_KEY_FILE"] = str(Path(tempfile.mkdtemp(prefix="pod-key-")) / "key")
+    atexit.register(shutil.rmtree, Path(os.environ["POD_KEY_FILE"]).parent, ignore_errors=True)
 share_cores()  # before a test imports torch: other processes of the test train too
 
 
