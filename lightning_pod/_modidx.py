@@ -1712,6 +1712,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'lightning_pod.core.job.count_body': ('core/job.html#count_body', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.damaged_end': ('core/job.html#damaged_end', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.end_of_lines': ('core/job.html#end_of_lines', 'lightning_pod/core/job.py'),
+                                        'lightning_pod.core.job.end_unbegun': ('core/job.html#end_unbegun', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.event_of': ('core/job.html#event_of', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.find_job': ('core/job.html#find_job', 'lightning_pod/core/job.py'),
                                         'lightning_pod.core.job.is_mapping': ('core/job.html#is_mapping', 'lightning_pod/core/job.py'),

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 
 import cloudpickle
 import pytest
@@ -15,6 +16,7 @@ from conftest import wait_for
 from lightning_pod.cli import main
 from lightning_pod.core.classifier import read_checkpoint
 from lightning_pod.core.config import PodError
+from lightning_pod.core.config import workspace as the_workspace
 from lightning_pod.core.job import Job, find_job, jobs
 from lightning_pod.core.nets import build_encoder
 from lightning_pod.core.trust import Untrusted, load_checkpoint, seal, trust
@@ -290,6 +292,27 @@ def test_a_payload_of_somebody_else_is_not_read(workspace, guest, monkeypatch, s
     refused(lambda: Payload.from_dict({**mine.to_dict(), "sha256": name}).value, guest, name)
     somebody_else()
     refused(lambda: Payload.from_dict(mine.to_dict()).value, guest)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ("another key", "--trust"), ("a key that all may read", "chmod 600"), ("no file to write in", "events.jsonl"),
+])
+def test_a_job_refused_in_its_own_process_ends_as_failed_and_says_why(workspace, monkeypatch, wrong, words):
+    job = Job.create(the_workspace().jobs, "test", "lightning_pod.core.job:count_body", {"n": 3})
+    key = workspace / "bob" / "key"
+    if wrong == "a key that all may read":
+        key.parent.mkdir()
+        key.write_bytes(bytes(32))
+        key.chmod(0o644)
+    if wrong == "no file to write in":
+        (job.path / "events.jsonl").mkdir()
+        key = os.environ["POD_KEY_FILE"]
+    real = subprocess.Popen
+    with monkeypatch.context() as m:  # only the new process has that key
+        m.setattr(subprocess, "Popen", lambda *a, env, **k: real(*a, env={**env, "POD_KEY_FILE": str(key)}, **k))
+        job.start()
+    assert job.wait(90) == "failed" and words in job.info["message"]
+    assert words in job.log() and job.lease.holder() is None
 
 
 # ---- the key

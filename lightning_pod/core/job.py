@@ -7,7 +7,7 @@ __all__ = ['EVENT_FIELDS', 'NUMBERS', 'OPTIONAL', 'LONGEST', 'SETTLED', 'ENDED',
            'STATUS_FIELDS', 'TRUST', 'Lease', 'EventWriter', 'end_of_lines', 'last_lines', 'is_number', 'is_text',
            'is_names', 'is_mapping', 'event_of', 'EventReader', 'newest_events', 'damaged_end', 'state_of', 'is_whole',
            'is_time', 'is_yes_or_no', 'status_fault', 'JobView', 'process_lives', 'this_process', 'new_id', 'sweep',
-           'Job', 'JobStopped', 'Context', 'run_folder', 'job_folders', 'jobs', 'find_job', 'count_body',
+           'Job', 'JobStopped', 'Context', 'end_unbegun', 'run_folder', 'job_folders', 'jobs', 'find_job', 'count_body',
            'stubborn_body']
 
 # %% ../../nbs/core/02_job.ipynb #6645c86e
@@ -797,14 +797,30 @@ class Context:
         for child in children: child.stop()
 
 # %% ../../nbs/core/02_job.ipynb #669bc2c5
+def end_unbegun(job: Job, error: Exception):
+    "End a Job as failed that was started and could not begin: the reason goes into its status, events and log."
+    if not job.lease.acquire(): return
+    try:
+        if job._said()["state"] in ENDED: return
+        message = str(explain(error) or f"{type(error).__name__}: {error}")
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} failed: {message}\n"
+        with open(job.path / "log.txt", "a", encoding="utf-8") as f: f.write(line)
+        job._write(state="failed", ended=time.time(), message=message)
+        events = EventWriter(job.path / "events.jsonl")
+        try: events.append("state", state="failed", message=message)
+        finally: events.close()
+    finally: job.lease.release()
+
+# %% ../../nbs/core/02_job.ipynb #8cbfd11d
 def run_folder(path: str) -> int:
     "The main function of a Job's own process: its exit code is 0 done, 1 failed, 2 called wrongly, 130 stopped."
     share_cores()
     job = Job(path)
     os.environ["POD_JOB"] = str(job.path)
     try: job.run(own_process=True)
-    except PodError: pass
-    except Exception: traceback.print_exc()
+    except Exception as e:
+        if not isinstance(e, PodError): traceback.print_exc()
+        end_unbegun(job, e)
     return {"done": 0, "stopped": 130}.get(job.status, 1)
 
 # %% ../../nbs/core/02_job.ipynb #2b5e422f
