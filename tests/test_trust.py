@@ -312,7 +312,8 @@ def test_a_job_refused_in_its_own_process_ends_as_failed_and_says_why(workspace,
         m.setattr(subprocess, "Popen", lambda *a, env, **k: real(*a, env={**env, "POD_KEY_FILE": str(key)}, **k))
         job.start()
     assert job.wait(90) == "failed" and words in job.info["message"]
-    assert words in job.log() and job.lease.holder() is None
+    assert words in job.log()
+    wait_for(lambda: job.lease.holder() is None, what="the lock, which is let go after the status was written")
 
 
 # ---- the key
