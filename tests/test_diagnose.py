@@ -15,8 +15,9 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from torch import nn
 
-from lightning_pod.core.config import PodError
+from lightning_pod.core.config import PodError, workspace
 from lightning_pod.core.data import ImageData
+from lightning_pod.core.index import dependents
 from lightning_pod.core.job import find_job, jobs
 from lightning_pod.core.sources import digits
 from lightning_pod.store.datasets import Store, push
@@ -24,7 +25,6 @@ from lightning_pod.train.diagnose import diagnose, load_report, look_into, mater
 from lightning_pod.train.figures import Predictions, at_temperature, calibration, compare, per_class, suspects
 from lightning_pod.train.fit import fit
 from lightning_pod.train.probes import LIKE_RANDOM, Saliency, agreed, pictures_of, predict, randomisation, subject_of
-from lightning_pod.train.runs import dependents
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -581,7 +581,7 @@ def test_a_report_is_a_job_that_names_its_parents(lab):
     assert job.status == "done" and lab.run.data_version in job.config["data_version"]
     assert lab.report.index == job.path / "report" / "index.html"
     assert (lab.run.path / "report" / "index.html").samefile(lab.report.index)
-    assert any(job.id in d for d in dependents(lab.run))
+    assert any(job.id in d for d in dependents(lab.run, workspace()))
     again = load_report(lab.run)
     assert (again.confusion == lab.report.confusion).all() and again.headline == lab.report.headline
     np.testing.assert_allclose(again.predictions.probabilities, lab.report.predictions.probabilities)
