@@ -6,8 +6,8 @@
 __all__ = ['HIDDEN', 'VERBS_OF_RUNS', 'VERBS_OF_TUNE', 'VERBS_OF_DATA', 'VERBS', 'one_line', 'fit', 'runs_ls', 'runs_show',
            'runs_compare', 'runs_tag', 'runs_rm', 'runs_reindex', 'runs', 'predict', 'ps', 'logs', 'rm', 'stop',
            'resume', 'up', 'track', 'tune', 'tune_ls', 'tune_show', 'tune_add', 'tune_clone', 'tune_skip',
-           'tune_extend', 'tune_best', 'data_push', 'data_fetch', 'data_pull', 'data_ls', 'data_show', 'data_label',
-           'data_undo', 'data_freeze', 'data_check', 'data', 'diagnose', 'main', 'run', 'restart', 'why']
+           'tune_extend', 'tune_best', 'data_push', 'data_fetch', 'data_pull', 'data_ls', 'data_rm', 'data_show',
+           'data_label', 'data_undo', 'data_freeze', 'data_check', 'data', 'diagnose', 'main', 'run', 'restart', 'why']
 
 # %% ../nbs/60_cli.ipynb #21f516d6
 import difflib, json, math, os, re, sys
@@ -734,10 +734,27 @@ def data_ls(argv: list[str]) -> int:
     "List the stored data sets."
     o = _with_database(_parse(_data_parser("ls", data_ls.__doc__), argv))
     from lightning_pod.store.datasets import Store
-    found = [(d, d.versions()) for d in Store().datasets()]
-    rows = [{"name": d.name, "images": n.images if n else 0, "classes": len(n.classes) if n else 0, "versions": len(v), "newest": n.ref if n else None,
-             "made": f"{n.made:%Y-%m-%d %H:%M}" if n else None, "by": n.who if n else None} for d, v in found for n in [d.version() if v else None]]
-    _say(rows, o.json, lambda: _table(rows, "no data sets yet: pod data push FOLDER --to NAME"))
+    rows = Store().rows()
+    left_out = () if any(r["damage"] for r in rows) else ("status", "damage")
+    told = [{k: v for k, v in r.items() if k not in left_out} for r in rows]
+    _say(rows, o.json, lambda: _table(told, "no data sets yet: pod data push FOLDER --to NAME"))
+    return 0
+
+def data_rm(argv: list[str]) -> int:
+    "Remove data sets for good, with all versions and the images that no other one uses: pod data rm NAME…"
+    p = _data_parser("rm", data_rm.__doc__)
+    p.add_argument("names", metavar="NAME", nargs="+", help="a stored data set, as `pod data ls` calls it")
+    o = _with_database(_parse(p, argv))
+    from lightning_pod.store.datasets import Store
+    from lightning_pod.train.runs import run_rows
+    done = Store().remove(*o.names)
+    names = {f"store:{name}" for name in done["removed"]}
+    citing = [r["id"] for r in run_rows() if str(r["data"]).partition("@")[0] in names]
+    kept = "the splits.json of a run still names the images"
+    if citing: done["notes"].append(f"{_count(len(citing), 'run')} trained on it, such as {citing[0]}: {kept}")
+    for note in done["notes"]: print(f"warning: {note}", file=sys.stderr)
+    what = f"{_count(done['versions'], 'version')}, {_count(done['images'], 'image')}"
+    _say(done, o.json, f"removed {', '.join(done['removed'])}: {what}; {_size(done['freed']) or '0 B'} freed")
     return 0
 
 def data_show(argv: list[str]) -> int:
@@ -748,16 +765,28 @@ def data_show(argv: list[str]) -> int:
     from lightning_pod.store.datasets import Store
     name, _, ref = o.ref.removeprefix("store:").partition("@")
     d = Store().dataset(name)
-    v, pending = d.version(ref or None), d.pending()
-    counts = {}
+    with d.explained():
+        told = _told_of_data(d, ref)
+        _say(told, o.json, lambda: _shown_data(told))
+    return 0
+
+def _told_of_data(d, ref: str) -> dict:
+    v, pending, counts = d.version(ref or None), d.pending(), {}
     for e in v.entries(): counts.setdefault(e.label, {})[e.split or "images"] = counts.get(e.label, {}).get(e.split or "images", 0) + 1
     classes = [{"class": k, **counts.get(k, {})} for k in v.classes]
     versions = [{"version": x.number, "images": x.images, "made": f"{x.made:%Y-%m-%d %H:%M}", "by": x.who, "message": x.message, "hash": x.hash[:12]} for x in d.versions()]
     events = [{"event": e["id"], "key": e["key"], "old": e["old"], "new": e["new"], "origin": e["origin"], "by": e["who"], "why": e["why"]} for e in d.history()[-20:]]
-    _say({"name": name, "version": v.ref, "hash": v.hash, "classes": classes, "versions": versions, "events": events, "pending": pending}, o.json,
-         lambda: "\n\n".join([f"{v.ref}  {v.hash[:12]}  {_count(v.images, 'image')}", _table(classes, "no classes"), _table(versions, ""), *([_table(events, "")] if events else []),
-                              *([f"{_count(pending, 'correction')} not yet in a version: pod data freeze {name}"] if pending else [])]))
-    return 0
+    told = {"name": d.name, "version": v.ref, "hash": v.hash, "images": v.images, "pending": pending, "damage": d.damage}
+    return {**told, "classes": classes, "versions": versions, "events": events}
+
+def _shown_data(told: dict) -> str:
+    "The details of a data set as paragraphs."
+    corrections = _count(told["pending"], "correction")
+    pending = f"{corrections} not yet in a version: pod data freeze {told['name']}" if told["pending"] else ""
+    damage = f"damaged: {told['damage']}" if told["damage"] else ""
+    tables = _table(told["classes"], "no classes"), _table(told["versions"], ""), _table(told["events"], "")
+    first = f"{told['version']}  {told['hash'][:12]}  {_count(told['images'], 'image')}"
+    return "\n\n".join(filter(None, [first, damage, *tables, pending]))
 
 # %% ../nbs/60_cli.ipynb #478163ca
 def data_label(argv: list[str]) -> int:
@@ -835,11 +864,11 @@ def _stored(source: str) -> str:
 
 VERBS_OF_DATA: dict[str, Callable[[list[str]], int]] = {
     "ls": data_ls, "push": data_push, "fetch": data_fetch, "pull": data_pull, "check": data_check, "show": data_show,
-    "label": data_label, "undo": data_undo, "freeze": data_freeze,
+    "label": data_label, "undo": data_undo, "freeze": data_freeze, "rm": data_rm,
 }
 
 def data(argv: list[str]) -> int:
-    "Data sets: ls, push, fetch, pull, check, show, label, undo, freeze."
+    "Data sets: ls, push, fetch, pull, check, show, label, undo, freeze, rm."
     from lightning_pod.core.config import unknown
     if not argv or argv[0] in ("-h", "--help"): return _help_of("data", data, VERBS_OF_DATA)
     if argv[0] not in VERBS_OF_DATA: raise unknown("verb of pod data", argv[0], VERBS_OF_DATA)

@@ -1,10 +1,12 @@
 """The store, on SQLite and on a real PostgreSQL, by the same tests."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from conftest import event, wait_for
 from PIL import Image
 from postgres import free_port
 
+from lightning_pod.cli import one_line
 from lightning_pod.core.config import PodError
 from lightning_pod.core.job import find_job, jobs
 from lightning_pod.core.sources import load
@@ -571,3 +574,147 @@ def test_two_hands_push_and_freeze_at_once_and_nothing_is_reverted(store, tmp_pa
     last = v1.dataset.freeze()
     labels = {e.key: e.label for e in last.entries()}
     assert last.images == 50 and all(labels[f"cat/{i:05}.png"] == "dog" for i in range(15))
+
+
+# ---- what is damaged, and removing
+
+
+@pytest.fixture
+def here(capsys):
+    """The command `pod` in this process: what it wrote."""
+    from lightning_pod.cli import main
+
+    def call(*args, code: int | None = 0):
+        capsys.readouterr()
+        ended = main([str(a) for a in args])
+        told = capsys.readouterr()
+        assert code is None or ended == code, told
+        return told
+
+    return call
+
+
+@contextmanager
+def by_hand(store: Store):
+    """A cursor that breaks what foreign keys forbid, as half a backup does."""
+    off = {"sqlite": "PRAGMA foreign_keys=OFF", "postgresql": "SET session_replication_role = replica"}[store.db.kind]
+    connection = store.db.engine.raw_connection()
+    cursor = connection.cursor()
+    cursor.execute(off)
+    yield cursor
+    connection.commit()
+    connection.detach()  # so that nobody gets it from the pool as it is now
+    connection.close()
+
+
+OF = "dataset_id = (SELECT id FROM pod_dataset WHERE name = '{}')"
+NEWEST = "version_id IN (SELECT id FROM pod_dataset_version WHERE " + OF + ")"
+DAMAGES = {  # what is done to a data set -> what its line says
+    "UPDATE pod_dataset SET version_id = 999999 WHERE name = '{}'": "row 999999",
+    "UPDATE pod_dataset SET version_id = NULL WHERE name = '{}'": "no newest version",
+    "DELETE FROM pod_dataset_version WHERE " + OF: "isn't there",
+    "DELETE FROM pod_version_item WHERE " + NEWEST: "version 1: it has 0 of its 4 images",
+    "DELETE FROM pod_sample WHERE key LIKE 'cat%' AND " + OF: "2 of its images have no sample",
+    "DELETE FROM pod_blob WHERE hash IN (SELECT blob FROM pod_sample WHERE " + OF + ")": "bytes of 4",
+    "UPDATE pod_blob SET data = NULL WHERE hash IN (SELECT blob FROM pod_sample WHERE " + OF + ")": "bytes of 4",
+    "UPDATE pod_blob SET size = 1 WHERE hash IN (SELECT blob FROM pod_sample WHERE " + OF + ")": "bytes of 4",
+    "UPDATE pod_version_item SET label = 'owl' WHERE label = 'cat' AND " + NEWEST: "none of its classes: 'owl'",
+    "UPDATE pod_version_item SET split = 'dev' WHERE " + NEWEST: "splits that are none: 'dev'",
+    "UPDATE pod_dataset_version SET classes = '5' WHERE " + OF: "classes are '5'",
+    "UPDATE pod_dataset_version SET images = -4 WHERE " + OF: "images is -4",
+    "UPDATE pod_dataset_version SET hash = 'none' WHERE " + OF: "hash is 'none'",
+    "UPDATE pod_dataset SET name = 'a / b' WHERE name = '{}'": "its name 'a / b' can't be one",
+}
+LOOSE = {  # what only SQLite's columns take
+    "UPDATE pod_dataset_version SET classes = '[' WHERE " + OF: "classes are '['",
+    "UPDATE pod_dataset_version SET images = 'many' WHERE " + OF: "images is 'many'",
+    "UPDATE pod_dataset_version SET made = 'yesterday' WHERE " + OF: "made is 'yesterday'",
+    "UPDATE pod_dataset_version SET glyphs = 'perhaps' WHERE " + OF: "glyphs is 'perhaps'",
+    "UPDATE pod_dataset_version SET who = CAST(x'ff' AS TEXT) WHERE " + OF: "its rows can't be read",
+    "UPDATE pod_dataset SET made = 'yesterday', name = x'ff00' WHERE name = '{}'": "can't be one",
+}
+
+
+def test_a_damaged_data_set_is_listed_with_its_reason_and_can_be_removed(store, here, tmp_path):
+    push(photos(tmp_path / "good", n=2), "good", store=store)
+    store.dataset("begun", make=True)
+    damages = {**DAMAGES, **(LOOSE if store.db.kind == "sqlite" else {})}
+    for i, statement in enumerate(damages):
+        push(photos(tmp_path / f"n{i}", n=2, seed=i + 1), f"set{i}", store=store)
+        with by_hand(store) as c:
+            c.execute(statement.format(f"set{i}"))
+            assert c.rowcount > 0, statement
+    with store.db.read() as c:
+        ids = c.scalars(sa.text("SELECT id FROM pod_dataset ORDER BY id")).all()[2:]
+    rows = {r["name"]: r for r in json.loads(here("data", "ls", "--json").out)}
+    assert len(rows) == len(damages) + 2 and sorted(rows) == [r["name"] for r in store.rows()]
+    table = here("data", "ls").out
+    assert all(one_line(r["damage"] or "") in table for r in rows.values())
+    assert (rows["good"]["status"], rows["good"]["damage"], rows["good"]["images"]) == ("whole", None, 4)
+    assert rows["begun"]["status"] == "unfinished"
+    for i, (statement, words) in enumerate(damages.items()):
+        name = f"set{i}" if f"set{i}" in rows else f"id:{ids[i]}"
+        assert rows[name]["status"] == "damaged" and words in rows[name]["damage"], (statement, rows[name])
+        told = here("data", "show", name, code=None)  # a sentence, if not all of it
+        assert "damaged" in told.out + told.err or name.startswith("id:"), (statement, told)
+        assert store.remove(name)["removed"] == [name], statement
+    assert [(r["name"], r["status"]) for r in store.rows()] == [("begun", "unfinished"), ("good", "whole")]
+    assert counts(store)["sample"] == counts(store)["version_item"] == counts(store)["blob"] == 4
+    assert all(isinstance(b, bytes) for b in load("store:good").files.read(load("store:good").keys))
+
+
+def test_removing_takes_what_no_other_data_set_uses_and_nothing_else(store, here, workspace, tmp_path):
+    def files():
+        return [p for p in (workspace / ".pod" / "blobs").rglob("*") if p.is_file()]
+
+    photos(tmp_path / "a", n=3)
+    photos(tmp_path / "a", n=1, side=400, seed=7)  # two large ones in place of two small
+    photos(tmp_path / "b", n=1, side=400, seed=7)
+    d = push(tmp_path / "a", "a", store=store)[0].dataset
+    push(tmp_path / "b", "b", store=store)
+    d.relabel({"cat/00001.png": "dog"})
+    d.freeze()
+    before = counts(store)
+    assert before["blob"] == 6 and len(files()) == 2
+    assert "Did you mean 'a'" in here("data", "rm", "b", "A", code=2).err and counts(store) == before
+    assert "removed a: 2 versions, 6 images" in here("data", "rm", "a").out
+    assert counts(store) == {**dict.fromkeys(before, 0), "dataset": 1, "dataset_version": 1, "sample": 2, "blob": 2,
+                             "version_item": 2, "label_event": 2}
+    assert len(files()) == 2 and [r["status"] for r in store.rows()] == ["whole"]
+    files()[0].write_bytes(b"half")
+    assert "1 of 2 large images are gone" in store.rows()[0]["damage"]
+    push(tmp_path / "b", "b", store=store)
+    assert store.rows()[0]["damage"] is None
+    done = json.loads(here("data", "rm", "b", "--json").out)
+    assert (done["removed"], done["blobs"], done["notes"], files()) == (["b"], 2, [], [])
+    assert not any(counts(store).values())
+    said = here("data", "rm", "b", code=2).err
+    assert "unknown stored data set 'b'" in said and "There are none yet" in said
+
+
+def test_a_run_says_that_the_version_it_cites_is_gone(store, here, tmp_path):
+    from lightning_pod.train.fit import fit
+
+    push(photos(tmp_path / "pets", n=10), "pets", store=store)
+    run = fit("store:pets", "podnet_n", epochs=1, loggers="none")
+    splits = (run.path / "splits.json").read_text()
+    assert f"1 run trained on it, such as {run.id}" in here("data", "rm", "pets").err
+    assert (run.path / "splits.json").read_text() == splits
+    for args in (("diagnose", run.id, "--no-browser"), ("fit", "store:pets@1")):
+        assert "store:pets@1 is gone, or was never here" in here(*args, code=2).err
+    assert run.details()["data_version"] == "pets@1"
+    push(photos(tmp_path / "others", n=10, seed=9), "pets", store=store)  # what has its name and number now
+    assert "pod diagnose: " in here("diagnose", run.id, "--no-browser", code=2).err
+
+
+def test_a_push_whose_data_set_is_removed_meanwhile_says_so(store, tmp_path):
+    removed = []
+
+    def at_once(done, total):
+        if not removed:
+            removed.append(Store().remove("pets"))
+
+    with pytest.raises(PodError, match="were removed meanwhile: push again"):
+        push(photos(tmp_path / "pets", n=2), "pets", store=store, progress=at_once)
+    v, _ = push(tmp_path / "pets", "pets", store=store)
+    assert v.images == 4 and store.rows()[0]["status"] == "whole"

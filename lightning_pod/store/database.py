@@ -99,8 +99,8 @@ class ItemRow(Base):
     "One image of a version."
     __tablename__ = "pod_version_item"
     version_id: Mapped[int] = mapped_column(sa.ForeignKey("pod_dataset_version.id", ondelete="CASCADE"), primary_key=True)
-    sample_id: Mapped[int] = mapped_column(sa.ForeignKey("pod_sample.id", ondelete="CASCADE"), primary_key=True)
-    blob: Mapped[str] = mapped_column(sa.ForeignKey("pod_blob.hash"))
+    sample_id: Mapped[int] = mapped_column(sa.ForeignKey("pod_sample.id", ondelete="CASCADE"), primary_key=True, index=True)
+    blob: Mapped[str] = mapped_column(sa.ForeignKey("pod_blob.hash"), index=True)
     label: Mapped[str] = mapped_column(sa.Text)
     split: Mapped[str | None] = mapped_column(sa.String(8))
     group: Mapped[str | None] = mapped_column("item_group", sa.Text)

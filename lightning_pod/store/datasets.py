@@ -8,9 +8,10 @@ __all__ = ['blob', 'dataset', 'sample', 'label_event', 'version', 'item', 'Blobs
            'push', 'resolve', 'pull', 'data_job', 'push_body', 'pull_body']
 
 # %% ../../nbs/store/11_datasets.ipynb #c71e8208
-import csv, hashlib, io, json, os, re
-from collections.abc import Callable, Iterable, Sequence
+import contextlib, csv, hashlib, io, json, os, re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +188,25 @@ class Dataset:
         if len(found) != 1: raise unknown(f"version of {self.name!r}", str(ref), [v.number for v in all])
         return found[0]
 
+    @property
+    def damage(self) -> str | None:
+        "What is damaged of it, without reading an image; None where nothing is."
+        return (_listed(self.store, self.id) or {}).get("damage")
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        "Whatever fails in the block because the data set is damaged raises a `PodError` that says so."
+        try: yield
+        except PodError: raise
+        except Exception as e:
+            if (damage := self.damage) is None: raise
+            remedy = f"Push its images again, or remove it: pod data rm {self.name}"
+            raise PodError(f"data set {self.name!r} is damaged: {damage}. {remedy}") from e
+
     def _newest(self, c: sa.Connection) -> Version:
         row = c.execute(sa.select(version).join(dataset, dataset.c.version_id == version.c.id).where(dataset.c.id == self.id)).one_or_none()
+        if row is None and (damage := self.damage):
+            raise PodError(f"data set {self.name!r} is damaged: {damage}. Remove it with pod data rm {self.name}")
         if row is None: raise PodError(f"data set {self.name!r} has no version yet: its first push was not finished; push again")
         return Version(self, row)
 
@@ -371,7 +389,17 @@ class Store:
 
     def datasets(self) -> list[Dataset]:
         "By name."
-        with self.db.read() as c: return [Dataset(self, r.id, r.name) for r in c.execute(sa.select(dataset).order_by(dataset.c.name))]
+        q = sa.select(dataset.c.id, dataset.c.name).order_by(dataset.c.name)
+        with self.db.read() as c: return [Dataset(self, r.id, r.name) for r in c.execute(q)]
+
+    def rows(self) -> list[dict]:  # name, status, images, classes, versions, newest, made, by, damage
+        "What is told of each data set in a list, by name: whole, unfinished, or damaged, and then why."
+        with self.db.read() as c: ids = c.scalars(sa.select(dataset.c.id)).all()
+        return sorted(filter(None, (_listed(self, id) for id in ids)), key=lambda r: r["name"])
+
+    def remove(self, *names: str) -> dict:  # removed: names; versions, images, blobs: how many; freed: bytes; notes
+        "Remove data sets for good, and the bytes that no other one uses. Raises `PodError`, and removes nothing, where one is missing."
+        return _remove(self, names)
 
     def dataset(self, name: str,
                 make: bool = False,  # where there is none
@@ -384,9 +412,11 @@ class Store:
         if id is None: raise unknown("stored data set", name, [d.name for d in self.datasets()], f"Looked in {shown(self.db.url)}. Store one: pod data push FOLDER --to {name}")
         return Dataset(self, id, name)
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
 def check_name(name: str) -> str:
     "`name`, if it can be a data set's. Raises `PodError`."
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name or ""): return name
+    if _NAME.fullmatch(name or ""): return name
     raise PodError(f"{name!r} can't be the name of a data set: expected letters, digits, '.', '-' and '_', at most 100")
 
 def _stamp(c: sa.Connection):
@@ -421,10 +451,21 @@ def push(source,  # anything that `load` takes: a folder, an archive, a table, U
             for k, n in _put_samples(store, target.id, good).items(): counts[k] += n
             found |= {k: x.hash for k, x in good.items()}
             progress(r.stop, len(items))
+        if bad and on_bad == "raise" or not found: raise damaged(items, bad)
+        made, more = _record(target, items, keys, found, prune, who, message)
+    except PodError: raise
+    except Exception as e:
+        if told := _removed_meanwhile(target, e): raise told from e
+        raise
     finally: work.close()
-    if bad and on_bad == "raise" or not found: raise damaged(items, bad)
-    made, more = _record(target, items, keys, found, prune, who, message)
     return made, {**counts, **more, "damaged": len(bad), "bad": bad, "remarks": items.remarks}
+
+def _removed_meanwhile(d: Dataset, e: Exception) -> PodError | None:
+    "What a push is told when its data set, or bytes that it found in another one, were removed while it went on."
+    with d.store.db.read() as c: there = c.scalar(sa.select(dataset.c.id).where(dataset.c.id == d.id))
+    if there and type(e).__name__ != "IntegrityError": return None
+    what = f"the data set {d.name!r}, or images that it shares with another one"
+    return PodError(f"{what}, were removed meanwhile: push again")
 
 def _spelt(items: Items, target: Dataset) -> Items:
     "`items`, their classes written as the data set has them already: a push of \"Cat\" is of its class \"cat\"."
@@ -534,15 +575,206 @@ def _last_given(c: sa.Connection, dataset_id: int) -> dict[int, str]:
     q = sa.select(label_event.c.sample_id, label_event.c.new).join(sample).where(sample.c.dataset_id == dataset_id, label_event.c.origin == "given")
     return {r.sample_id: r.new for r in c.execute(q.order_by(label_event.c.id))}
 
+# %% ../../nbs/store/11_datasets.ipynb #c0542903
+_TOLD = [version.c.id, version.c.number, version.c.images, version.c.event_id, version.c.hash,
+         *(sa.cast(x, sa.Text).label(x.name) for x in (version.c.classes, version.c.glyphs, version.c.made, version.c.who))]
+
+def _or_none(read: Callable, text):
+    "What `read` makes of a value, or None where that is nothing."
+    try: return read(text)
+    except (ValueError, TypeError): return None
+
+def _class_names(text: str) -> list[str] | None:
+    names = _or_none(json.loads, text)
+    return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
+
+def _odd_values(v) -> Iterator[str]:
+    "What no column of a version may hold."
+    for name in ("number", "images", "event_id"):
+        n = getattr(v, name)
+        if not isinstance(n, int) or n < 0: yield f"{name} is {n!r}, which is no count"
+    if _class_names(v.classes) is None: yield f"classes are {str(v.classes)[:40]!r}, which is no list of names"
+    if v.glyphs not in ("0", "1", "true", "false"): yield f"glyphs is {v.glyphs!r}, neither true nor false"
+    if _or_none(datetime.fromisoformat, v.made) is None: yield f"made is {v.made!r}, which is no time"
+    if not re.fullmatch("[0-9a-f]{64}", str(v.hash)): yield f"hash is {str(v.hash)[:20]!r}, which is no SHA-256"
+
+# %% ../../nbs/store/11_datasets.ipynb #ee42953c
+_NO_BYTES = sa.or_(blob.c.data.is_(None), sa.func.length(blob.c.data) != blob.c.size)
+_LOST = sa.or_(blob.c.hash.is_(None), sa.and_(blob.c.root.is_(None), _NO_BYTES))
+
+def _of_set(dataset_id: int):
+    return item.c.version_id.in_(sa.select(version.c.id).where(version.c.dataset_id == dataset_id))
+
+def _by_version(c: sa.Connection, dataset_id: int, *which) -> dict[int, int]:
+    "Of each version of a data set: how many items are so; none of those that have none."
+    q = sa.select(item.c.version_id, sa.func.count()).where(_of_set(dataset_id), *which)
+    return {id: n for id, n in c.execute(q.group_by(item.c.version_id))}
+
+def _kinds(c: sa.Connection, dataset_id: int) -> dict[int, list]:
+    "Of each version of a data set: rows of label, split, items."
+    by, out = [item.c.version_id, item.c.label, item.c.split], {}
+    q = sa.select(*by, sa.func.count().label("items")).where(_of_set(dataset_id)).group_by(*by)
+    for r in c.execute(q): out.setdefault(r.version_id, []).append(r)
+    return out
+
+def _without_sample(c: sa.Connection, dataset_id: int) -> dict[int, int]:
+    own = sa.select(sample.c.id).where(sample.c.id == item.c.sample_id, sample.c.dataset_id == dataset_id)
+    return _by_version(c, dataset_id, ~own.exists())
+
+def _blobs_of(c: sa.Connection, dataset_id: int) -> tuple[dict[int, int], dict[str, dict[str, int]]]:
+    "How many items of each version have lost their bytes; and root -> hash -> size of those outside the database."
+    used = sa.select(item.c.blob.label("hash")).where(_of_set(dataset_id)).distinct().subquery()
+    q = sa.select(used.c.hash, blob.c.root, blob.c.size, _LOST.label("lost"))
+    q = q.join_from(used, blob, blob.c.hash == used.c.hash, isouter=True)
+    rows, lost, roots = c.execute(q.where(sa.or_(_LOST, blob.c.root.is_not(None)))).all(), {}, {}
+    for part in _parts(r.hash for r in rows if r.lost):
+        for id, n in _by_version(c, dataset_id, item.c.blob.in_(part)).items(): lost[id] = lost.get(id, 0) + n
+    for r in rows:
+        if not r.lost: roots.setdefault(r.root, {})[r.hash] = r.size
+    return lost, roots
+
+# %% ../../nbs/store/11_datasets.ipynb #f81a04b5
+def _lacking(v, kinds: list, orphans: int, lost: int) -> Iterator[str]:
+    "What a version lacks, or has too much, by its counts."
+    if (items := sum(r.items for r in kinds)) != v.images: yield f"it has {items} of its {v.images} images"
+    if orphans: yield f"{orphans} of its images have no sample"
+    if lost: yield f"the bytes of {lost} of its images are gone"
+    if (names := _class_names(v.classes)) is not None and (odd := {str(r.label) for r in kinds} - set(names)):
+        yield f"labels that are none of its classes: {', '.join(map(repr, sorted(odd)[:5]))}"
+    if odd := {str(r.split) for r in kinds if r.split is not None} - set(SPLITS):
+        yield f"splits that are none: {', '.join(map(repr, sorted(odd)[:5]))}"
+
+# %% ../../nbs/store/11_datasets.ipynb #b63da320
+def _lost_at(root: str, sizes: dict[str, int]) -> set[str]:
+    "Which blobs a root lacks, as far as can be seen without reading them."
+    fs, first = _place(root, next(iter(sizes)))
+    if "file" not in fs.protocol: return set() if fs.exists(first) else set(sizes)
+    folder = Path(first).parent.parent
+    found = {h: folder / h[:2] / h for h in sizes}
+    return {h for h, f in found.items() if not f.is_file() or f.stat().st_size != sizes[h]}
+
+def _lost_files(store: "Store", roots: dict[str, dict[str, int]]) -> Iterator[str]:
+    "Of each root that a data set uses: how many of its files are gone there, and from the store's own root."
+    for root, sizes in roots.items():
+        try:
+            lost = _lost_at(root, sizes)
+            if lost and root != store.blobs.root: lost = _lost_at(store.blobs.root, {h: sizes[h] for h in lost})
+            if lost: yield f"{len(lost)} of {len(sizes)} large images are gone from {root!r}"
+        except Exception as e:
+            yield f"its large images at {root!r} can't be had ({' '.join(str(e).split())[:200] or type(e).__name__})"
+
+# %% ../../nbs/store/11_datasets.ipynb #e0cf46e9
+def _listed(store: "Store", id: int) -> dict | None:
+    "A data set's line in a list, whatever its rows hold; None: it was removed meanwhile."
+    row = dict.fromkeys(("images", "classes", "newest", "made", "by", "damage"))
+    row = {"name": f"id:{id}", "status": "damaged", "versions": 0, **row}
+    try:
+        with store.db.read() as c:
+            q = sa.select(dataset.c.name, dataset.c.version_id).where(dataset.c.id == id)
+            if (d := c.execute(q).one_or_none()) is None: return None
+            bad = list(_fill(store, c, id, d, row))
+    except Exception as e:
+        if store.db.kind != "sqlite": raise  # PostgreSQL's columns hold what they should
+        bad = [f"its rows can't be read ({' '.join(str(e).split())[:200]})"]
+    if bad: return {**row, "damage": "; ".join(bad[:4]) + (f"; and {len(bad) - 4} more" if len(bad) > 4 else "")}
+    return {**row, "status": "whole" if row["newest"] else "unfinished"}
+
+def _fill(store: "Store", c: sa.Connection, id: int, d, row: dict) -> Iterator[str]:
+    "Put what is known of a data set into its line, and tell what is damaged."
+    if isinstance(d.name, str) and _NAME.fullmatch(d.name): row["name"] = d.name
+    else: yield f"its name {d.name!r} can't be one"
+    all = c.execute(sa.select(*_TOLD).where(version.c.dataset_id == id).order_by(version.c.number)).all()
+    newest = next((v for v in all if v.id == d.version_id), None)
+    kinds, orphans, (lost, roots) = _kinds(c, id), _without_sample(c, id), _blobs_of(c, id)
+    row["versions"] = len(all)
+    if newest: _show_newest(newest, row)
+    elif all or d.version_id is not None:
+        yield "it names no newest version" if d.version_id is None else f"its newest version (row {d.version_id}) isn't there"
+    for v in all:
+        lacks = _lacking(v, kinds.get(v.id, []), orphans.get(v.id, 0), lost.get(v.id, 0))
+        for text in (*_odd_values(v), *lacks): yield f"version {v.number}: {text}"
+    yield from _lost_files(store, roots)
+
+def _show_newest(v, row: dict):
+    "What a list shows of the newest version."
+    made, names = _or_none(datetime.fromisoformat, v.made), _class_names(v.classes)
+    row.update(images=v.images if isinstance(v.images, int) else None, classes=None if names is None else len(names))
+    row.update(newest=f"store:{row['name']}@{v.number}", by=v.who, made=f"{made:%Y-%m-%d %H:%M}" if made else None)
+
+# %% ../../nbs/store/11_datasets.ipynb #7ae91973
+def _ids(store: "Store", c: sa.Connection, names: Sequence[str]) -> dict[int, str]:
+    "The rows of data sets by name, or as `rows` calls those whose name can't be one: id:7."
+    out = {}
+    for name in names:
+        number = re.fullmatch(r"id:(\d{1,18})", str(name))
+        which = dataset.c.id == int(number[1]) if number else dataset.c.name == str(name).removeprefix("store:")
+        if (id := c.scalar(sa.select(dataset.c.id).where(which).with_for_update())) is None:
+            hint = f"Nothing was removed. Looked in {shown(store.db.url)}."
+            raise unknown("stored data set", name, [r["name"] for r in store.rows()], hint)
+        out[id] = str(name).removeprefix("store:")
+    return out
+
+def _remove(store: "Store", names: Sequence[str]) -> dict:
+    with store.db.write() as c:
+        ids = _ids(store, c, names)
+        sets = list(ids)
+        lock = f"LOCK TABLE {sample.name}, {item.name} IN SHARE ROW EXCLUSIVE MODE"
+        if c.dialect.name == "postgresql": c.exec_driver_sql(lock)
+        versions = sa.select(version.c.id).where(version.c.dataset_id.in_(sets))
+        samples = sa.select(sample.c.id).where(sample.c.dataset_id.in_(sets))
+        used = sa.select(item.c.blob).where(item.c.version_id.in_(versions))
+        hashes = c.scalars(sa.select(sample.c.blob).where(sample.c.dataset_id.in_(sets)).union(used)).all()
+        rows = [(item, item.c.version_id.in_(versions)), (label_event, label_event.c.sample_id.in_(samples))]
+        rows += [(t, t.c.dataset_id.in_(sets)) for t in (sample, version)]
+        gone = {t.name: c.execute(t.delete().where(which)).rowcount for t, which in (*rows, (dataset, dataset.c.id.in_(sets)))}
+        freed = _free_blobs(store, c, hashes)
+    return {"removed": list(ids.values()), "versions": gone[version.name], "images": gone[sample.name], **freed}
+
+# %% ../../nbs/store/11_datasets.ipynb #5603e705
+def _free_blobs(store: "Store", c: sa.Connection, hashes: Sequence[str]) -> dict:
+    "Delete those of the blobs that nobody uses any more."
+    used = [sa.select(t.c.blob).where(t.c.blob == blob.c.hash).exists() for t in (sample, item)]
+    blobs, freed, roots = 0, 0, {}
+    for part in _parts(hashes):
+        q = sa.select(blob.c.hash, blob.c.size, blob.c.root).where(blob.c.hash.in_(part), *(~u for u in used))
+        rows = c.execute(q).all()
+        c.execute(blob.delete().where(blob.c.hash.in_([r.hash for r in rows])))
+        blobs, freed = blobs + len(rows), freed + sum(r.size for r in rows if isinstance(r.size, int))
+        for r in rows:
+            if r.root is not None: roots.setdefault(r.root, []).append(r.hash)
+    places = [(at, of_it) for root, of_it in roots.items() for at in {root, store.blobs.root}]
+    notes = [note for at, of_it in places for note in _delete_files(at, of_it)]
+    return {"blobs": blobs, "freed": freed, "notes": notes}
+
+def _delete_files(root: str, hashes: list[str]) -> list[str]:
+    "Delete blobs below a root; what can't be is told."
+    try:
+        fs, paths = _place(root, hashes[0])[0], [_place(root, h)[1] for h in hashes]
+        if "file" in fs.protocol:
+            for p in map(Path, paths): p.unlink(missing_ok=True)
+            return []
+        try: fs.rm(paths)
+        except FileNotFoundError:
+            for p in paths:
+                with contextlib.suppress(FileNotFoundError): fs.rm_file(p)
+        return []
+    except Exception as e:
+        why = " ".join(str(e).split())[:200] or type(e).__name__
+        return [f"{len(hashes)} large images at {root!r} may be left there ({why}): delete them by hand"]
+
 # %% ../../nbs/store/11_datasets.ipynb #3d61745b
 def resolve(source: str,  # "store:NAME", "store:NAME@NUMBER", "store:NAME@HASH"
             check: bool = False,  # only say which version it is: "store:NAME@NUMBER"
             store: Store | None = None) -> Items | str:
     "The items of a stored data set. Raises `PodError` where there is none."
     name, _, ref = source.removeprefix("store:").partition("@")
-    d = (store or Store()).dataset(name)
-    v = d.version(ref) if ref else d.freeze()
-    return v.ref if check else v.items()
+    store = store or Store()
+    if not ref: v = (d := store.dataset(name)).freeze()
+    else:
+        check_name(name)
+        try: v = (d := store.dataset(name)).version(ref)
+        except PodError as e: raise PodError(f"{source} is gone, or was never here: {e}") from None
+    with d.explained(): return v.ref if check else v.items()
 
 # %% ../../nbs/store/11_datasets.ipynb #6ba8b04f
 def pull(ref: str,  # NAME, or NAME@VERSION
