@@ -368,12 +368,21 @@ def test_what_would_be_searched_in_vain_is_refused(workspace):
     class Own(pl.LightningModule):
         pass
 
-    images = torch.zeros(40, 8, 8, 1, dtype=torch.uint8).numpy(), [0, 1] * 20
-    sizes = dict(data=images, space={"batch_size": [8, 16]})
+    class Batches(pl.LightningDataModule):
+        pass
+
+    sizes = dict(data=Batches(), space={"batch_size": [8, 16]})
     for given, said in ((dict(model=Own()), "Own decides lr"), (sizes, "batch_size")):
         with pytest.raises(PodError, match=f"space: .*{said}.*nothing would be searched"):
             tune(**{"space": SPACE, **given})
     assert studies() == []
+
+
+def test_settings_of_images_given_as_arrays_are_searched(workspace):
+    images = torch.zeros(40, 8, 8, 1, dtype=torch.uint8).numpy(), [0, 1] * 20
+    more = dict(model="podnet_n", trials=2, epochs=1, sampler="grid", pruner="none", loggers="none", progress=False)
+    tune(images, {"batch_size": [8, 16]}, **more)
+    assert sorted(run.config["batch_size"] for run in list_runs()) == [8, 16]
 
 
 def test_a_space_that_fails_for_good_ends_its_study_and_a_skip_meets_a_trial_that_is_being_drawn(workspace):
