@@ -6,7 +6,7 @@
 __all__ = ['USUAL_PORTS', 'TOKEN_LENGTH', 'TITLES', 'SAID', 'HEADERS', 'FORWARDED', 'is_loopback', 'is_address', 'read_host',
            'read_origin', 'Guard', 'read_base', 'read_name', 'read_token', 'own_names', 'make_guard', 'Asked', 'same',
            'is_known', 'is_own_page', 'decide', 'sentence_of', 'Answer', 'page', 'line', 'without_token', 'answer',
-           'set_cookie', 'token_of', 'opens_window', 'asked_of', 'tornado_guarded', 'joined', 'send_answer',
+           'set_cookie', 'token_of', 'one_text', 'opens_window', 'asked_of', 'tornado_guarded', 'joined', 'send_answer',
            'GuardedASGI']
 
 # %% ../../nbs/core/13_guard.ipynb #b6e73e67
@@ -238,6 +238,10 @@ def token_of(headers: dict[str, str]) -> str | None:
     m = re.fullmatch(r"(?:Bearer|token) +(\S+)", headers.get("authorization", ""), re.I)
     return m and m[1]
 
+def one_text(name: str, values: list[str]) -> str:
+    "The values of a header that came several times; HTTP/2 may split cookies."
+    return ("; " if name.lower() == "cookie" else ",").join(values)
+
 def opens_window(headers: dict[str, str], method: str) -> bool:
     "Whether a window is to show the answer. Browsers say so; older ones, and all on plain http, only what they accept."
     shown = headers.get("sec-fetch-dest")
@@ -274,7 +278,7 @@ def tornado_guarded(guard: Guard, application):  # a `tornado.web.Application`
     class Guarded(Router):
         settings = application.settings
         def find_handler(self, request, **more):
-            headers = {name.lower(): ",".join(request.headers.get_list(name)) for name in request.headers}
+            headers = {n.lower(): one_text(n, request.headers.get_list(n)) for n in request.headers}
             asked = asked_of(guard, headers, request.method, request.query)
             if (code := decide(guard, asked)) == "pass": return application.find_handler(request, **more)
             said = answer(guard, code, asked, request.path, request.query)
@@ -288,7 +292,7 @@ def joined(pairs) -> dict[str, str]:
     "ASGI's headers as one text for each name."
     found: dict[str, list[str]] = {}
     for name, value in pairs: found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return {name: ",".join(values) for name, values in found.items()}
+    return {name: one_text(name, values) for name, values in found.items()}
 
 async def send_answer(answer: Answer, send):
     "An `Answer` in ASGI's messages."

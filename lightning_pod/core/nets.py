@@ -8,7 +8,7 @@ __all__ = ['IMAGENET', 'BUILT_WITH', 'NETS', 'SIDES', 'Block', 'PodNet', 'Backbo
            'read_weights', 'load_weights', 'set_weights', 'encoder_parts']
 
 # %% ../../nbs/core/07_nets.ipynb #a8f2e366
-import contextlib, difflib, json, os, pickle
+import contextlib, difflib, json, os, pickle, threading
 from pathlib import Path
 
 import torch
@@ -88,9 +88,12 @@ def _headless(net: nn.Module) -> nn.Module:
 class NoWeights(PodError):
     "The weights that belong to a name can't be had, or aren't weights."
 
+_FORCING = threading.RLock()  # the environment is the whole process's
+
 @contextlib.contextmanager
 def weights_only():
     "What torch reads meanwhile is weights and nothing that runs, where a library leaves that open too."
+    _FORCING.acquire()
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try: yield
@@ -98,6 +101,7 @@ def weights_only():
     finally:
         if before is None: del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
         else: os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+        _FORCING.release()
 
 BUILT_WITH = dict.fromkeys(("googlenet", "inception_v3"), {"init_weights": False})  # PyTorch's: theirs takes seconds, and warns of that
 

@@ -8,7 +8,7 @@ __all__ = ['KEY_BYTES', 'SIGNATURES', 'PLAIN', 'MAY_HOLD_CODE', 'key_file', 'use
            'sign_job', 'check_job', 'trust']
 
 # %% ../../nbs/core/14_trust.ipynb #85142384
-import contextlib, functools, hashlib, hmac, io, os, pickle, secrets, tempfile, warnings
+import contextlib, hashlib, hmac, io, os, pickle, secrets, tempfile, warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ def _make_key(file: Path):
     finally: os.unlink(draft)
 
 # %% ../../nbs/core/14_trust.ipynb #16f39a73
-@functools.lru_cache(8)
 def _key_in(file: Path) -> bytes:
     "The key in a file; made if need be. Raises `PodError`."
     try:
@@ -44,7 +43,7 @@ def _key_in(file: Path) -> bytes:
     except OSError as e:
         why = f"no key of yours can be kept in '{file}' ({e.strerror or e}), and without one what you write can't be told from what others wrote"
         raise PodError(f"{why}: name a file that only you can read with POD_KEY_FILE") from e
-    if mode & 0o077:
+    if os.name == "posix" and mode & 0o077:
         raise PodError(f"others may read or change your key '{file}' (mode {mode & 0o777:o}): chmod 600 it; if they did, delete it, and a new one is made")
     if len(key) != KEY_BYTES: raise PodError(f"your key '{file}' has {len(key)} bytes instead of {KEY_BYTES}: delete it, and a new one is made")
     return key
@@ -120,8 +119,9 @@ def unseal(text: str, where: str | os.PathLike,  # the file that it was read in,
     "What `seal` made a text of. Raises `Untrusted` unless this user made it."
     import base64
     body, _, mark = text.partition(".")
-    data = base64.b64decode(body)
-    if not hmac.compare_digest(mark, signature(data)): raise Untrusted(where)
+    try: data = base64.b64decode(body, validate=True)
+    except ValueError: raise Untrusted(where, "is damaged or foreign") from None
+    if not hmac.compare_digest(mark.encode(), signature(data).encode()): raise Untrusted(where)
     return data
 
 # %% ../../nbs/core/14_trust.ipynb #b5e9aac9
@@ -178,12 +178,13 @@ def check_job(job: JobView):
 MAY_HOLD_CODE = ("*.pkl", "*.pickle", "space.py", "state.jsonl", "checkpoints/*.ckpt", "payloads/*.pickle")
 
 def trust(job: "Job | str | os.PathLike",  # or its folder
+          seen: frozenset[str] = frozenset(),  # those that this was asked for already: parents may be said to go in a circle
          ) -> list[Path]:  # what was signed
     "Sign everything in a Job's folder that may hold code: from now on it is run without a question."
     job = JobView(getattr(job, "path", job))
     files = sorted({p for pattern in MAY_HOLD_CODE for p in job.path.glob(pattern)})
     for p in files: sign(p)
-    sign(job.path / "config.yaml", _of_job(job.path, str(job.info.get("body"))))
+    if (job.path / "config.yaml").exists(): sign(job.path / "config.yaml", _of_job(job.path, str(job.info.get("body"))))
     started = [j for j in jobs(workspace(job.path.parents[1] if job.path.parent.name == "runs" else job.path.parents[2]))
-               if Path(str(j.info.get("parent"))).name == job.id and j.id != job.id]
-    return [*files, *(p for j in started for p in trust(j))]
+               if Path(str(j.info.get("parent"))).name == job.id and j.id not in seen | {job.id}]
+    return [*files, *(p for j in started for p in trust(j, seen | {job.id}))]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIMES_BACK', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'Measured', 'LoopState',
-           'slow_down', 'step_plateaus', 'has_nan', 'Diverged', 'JobHooks', 'within_window', 'validation_due',
+           'slow_down', 'step_plateaus', 'nan_in', 'Diverged', 'JobHooks', 'within_window', 'validation_due',
            'decision_words', 'nan_words', 'fit_body', 'make_model', 'skew_words', 'make_data', 'prepared', 'fit',
            'same_weights']
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.nn.parameter import is_lazy
 
 from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
@@ -129,10 +130,11 @@ def step_plateaus(trainer, module):
             if s.monitor in trainer.callback_metrics: module.lr_scheduler_step(s.scheduler, trainer.callback_metrics[s.monitor])
 
 # %% ../../nbs/train/21_fit.ipynb #f16e2309
-def has_nan(module: torch.nn.Module) -> bool:
-    "Whether a weight isn't a finite number, or a running statistic is NaN."
-    weights = (~torch.isfinite(p.detach()).all() for p in module.parameters() if p.is_floating_point())
-    return any(map(bool, weights)) or any(bool(torch.isnan(b).any()) for b in module.buffers() if b.is_floating_point())
+def nan_in(module: torch.nn.Module) -> set[str]:
+    "The names of the trained weights that aren't finite numbers, and of the running statistics that are NaN."
+    weights = [(n, p.detach()) for n, p in module.named_parameters() if p.requires_grad and p.is_floating_point() and not is_lazy(p)]
+    buffers = [(n, b) for n, b in module.named_buffers() if b.is_floating_point() and not is_lazy(b)]
+    return {n for n, p in weights if not torch.isfinite(p).all()} | {n for n, b in buffers if torch.isnan(b).any()}
 
 TIMES_BACK = 3  # to the last good checkpoint, where that is asked for
 
@@ -145,7 +147,7 @@ class JobHooks(LoopState):
     def __init__(self, ctx: "Context | Rank", run: Run, config: FitConfig):
         self.ctx, self.run, self.config, self.began = ctx, run, config, time.monotonic()
         self.history, self.saved, self.looked = run.history, time.monotonic(), time.monotonic()
-        self.measured, self.kept, self.loss, self.validated = Measured(), {}, None, False
+        self.measured, self.kept, self.loss, self.validated, self.unset = Measured(), {}, None, False, set()
         self.before = max((r.get("seconds", 0) for r in self.history.rows), default=0)  # of earlier attempts
         self.name, self.mode = self.decides() if self.history.rows else (None, "max")
 
@@ -161,6 +163,10 @@ class JobHooks(LoopState):
     def best(self) -> dict:
         "The row of the best epoch."
         return self.history.rows[best_row(self.history.rows, self.name, self.mode)]
+
+    def on_train_start(self, trainer, module):
+        super().on_train_start(trainer, module)
+        self.unset = nan_in(module)  # as it was made, which is its own affair
 
     def on_fit_start(self, trainer, module):
         if self.history.rows and self._patience_is_over(): trainer.should_stop = True  # before it was interrupted
@@ -210,7 +216,7 @@ class JobHooks(LoopState):
 
     def _check_weights(self, trainer, module):
         "Raise `Diverged` where the training can't go on."
-        nan, loss = has_nan(module), self.loss is not None and not bool(torch.isfinite(self.loss).all())
+        nan, loss = bool(nan_in(module) - self.unset), self.loss is not None and not bool(torch.isfinite(self.loss).all())
         if self._together(trainer, nan or loss):
             what = "the weights" if nan else "the loss"
             raise Diverged(nan_words(what, trainer.current_epoch + 1, trainer.global_step, self.config, trainer.precision, self._last_good()))
@@ -632,6 +638,8 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, Any]:
     if is_a(model, "LightningModule") and not isinstance(model, Classifier):
         if theirs := sorted(set(settings) & OF_A_NET):
             raise PodError(f"{', '.join(theirs)}: {type(model).__name__} decides that itself; fit sets it for nets only")
+        if settings.get("balance") == "weights":
+            raise PodError(f"balance='weights': the loss is {type(model).__name__}'s own; balance='sampler' draws rare classes more often")
     if isinstance(data, Path): data = str(data.expanduser().absolute())  # a folder, also where it is called as a set is
     if isinstance(data, str): return FitConfig(data=data, model=net, **settings).check(), None
     if isinstance(data, ImageData): return _settle_for_images(data, net, settings), data

@@ -223,7 +223,7 @@ class Run(Job):
         read = [_read(spec, i, on_bad) for i in some]
         pixels = [x for x in read if isinstance(x, np.ndarray)]
         said = iter(self._model[1].probabilities(np.stack(pixels)) if pixels else ())
-        doubt = _COLOURLESS if spec.channels == 3 and known.get("colourless", 0) < 0.01 else ""
+        doubt = _COLOURLESS if spec.channels == 3 and known.get("colourless", 1) < 0.01 else ""
         def told(x: np.ndarray) -> Prediction:
             p, grey = next(said), (x == x[..., :1]).all()
             return Prediction(classes[p.argmax()], {classes[i]: float(p[i]) for i in np.argsort(-p)}, self.id, doubt if grey else "")

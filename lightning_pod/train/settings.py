@@ -56,10 +56,11 @@ def best_row(rows: Sequence[dict],  # of the epochs so far, at least one
     return max(found)[1] if found else len(rows) - 1
 
 def epochs_in_vain(rows: Sequence[dict], name: str | None, mode: str) -> int:
-    "How many epochs ago the best one was; 0 where the newest wasn't measured."
+    "How many epochs ago the best value was first reached; 0 where the newest epoch wasn't measured."
     if name not in rows[-1]: return 0
-    best = rows[best_row(rows, name, mode)]
-    return rows[-1]["epoch"] - (best["epoch"] if finite(best[name]) else 0)
+    best = rows[best_row(rows, name, mode)].get(name)
+    first = next(row["epoch"] for row in rows if row.get(name) == best) if finite(best) else 0
+    return rows[-1]["epoch"] - first
 
 # %% ../../nbs/train/18_settings.ipynb #98c30b59
 MODELS = ("podnet_n", "podnet_s", "podnet_m")  # the names that `core.nets` knows; here, because asking it would import torch
