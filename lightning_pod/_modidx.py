@@ -3167,6 +3167,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'lightning_pod.train.fit.make_model': ('train/fit.html#make_model', 'lightning_pod/train/fit.py'),
                                          'lightning_pod.train.fit.nan_in': ('train/fit.html#nan_in', 'lightning_pod/train/fit.py'),
                                          'lightning_pod.train.fit.nan_words': ('train/fit.html#nan_words', 'lightning_pod/train/fit.py'),
+                                         'lightning_pod.train.fit.one_form': ('train/fit.html#one_form', 'lightning_pod/train/fit.py'),
                                          'lightning_pod.train.fit.prepared': ('train/fit.html#prepared', 'lightning_pod/train/fit.py'),
                                          'lightning_pod.train.fit.same_weights': ( 'train/fit.html#same_weights',
                                                                                    'lightning_pod/train/fit.py'),
