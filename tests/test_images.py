@@ -1,5 +1,6 @@
 """Images from strangers: which formats are opened, what one may take, and that training and use see the same pixels."""
 
+import contextlib
 import io
 import os
 import stat
@@ -12,7 +13,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from lightning_pod.core.cache import decode
-from lightning_pod.core.image import FORMATS, ImageError, ImageSpec, formats, open_image, peek
+from lightning_pod.core.image import FORMATS, ImageError, ImageSpec, formats, formats_in_words, open_image, peek
 from lightning_pod.core.sources import folder
 from lightning_pod.store.datacheck import check
 from lightning_pod.store.datasets import push
@@ -35,6 +36,7 @@ MAGIC = {
 
 def saved(kind: str, image: Image.Image | None = None, **kw) -> bytes:
     out = io.BytesIO()
+    formats()  # from then on Pillow writes HEIC
     image = image or Image.new("RGB", (48, 48), "teal").convert(OTHERS.get(kind, "RGB"))
     image.save(out, kind, **kw)
     return out.getvalue()
@@ -112,6 +114,64 @@ def test_a_heic_that_this_machine_can_t_read_is_told_with_the_command_that_helps
         formats.cache_clear()
 
 
+@contextlib.contextmanager
+def unreadable(*kinds: str):
+    """A machine that doesn't read these formats; afterwards a package for them has been installed."""
+    kept = {k: Image.OPEN.pop(k) for k in kinds}
+    module, sys.modules["pillow_heif"] = sys.modules.get("pillow_heif"), None  # as where it isn't installed
+    formats.cache_clear()
+    try:
+        yield
+    finally:
+        sys.modules.pop("pillow_heif") if module is None else sys.modules.update(pillow_heif=module)
+        Image.OPEN.update(kept)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_images_of_a_format_that_comes_to_be_read_are_looked_at_again_by_who_remembers_them(kind, tmp_path, workspace):
+    root, noise = tmp_path / "photos", np.random.default_rng(0)
+    for name in ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "cat/new.heic", "dog/new.heic"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(noise.integers(0, 255, (64, 64, 3), np.uint8))
+        (root / name).write_bytes(saved(kind if "new" in name else "PNG", image))
+    (root / "cat" / "torn.heic").write_bytes(saved(kind)[:60])
+
+    def seen() -> dict[str, int]:
+        decoded, bad = decode(folder(root), on_bad="skip")
+        again = decode(folder(root), on_bad="skip")[0]
+        assert again.digest() == decoded.digest()
+        _, counts = push(root, "photos", on_bad="skip")
+        found = sum(f.kind == "unreadable" for f in check(root))
+        return {"decoded": len(decoded), "bad": len(bad), "in store": counts["images"], "damaged": counts["damaged"],
+                "found": found}
+
+    with unreadable(kind):
+        assert kind not in formats()
+        assert formats_in_words() == formats_in_words().replace("HEIC" if kind == "HEIF" else kind, "")
+        assert seen() == {"decoded": 4, "bad": 3, "in store": 4, "damaged": 3, "found": 3}
+    # in the same process: nobody has asked for the formats anew
+    assert seen() == {"decoded": 6, "bad": 1, "in store": 6, "damaged": 1, "found": 1}
+    assert kind in formats()
+
+
+def test_more_pixels_than_pillow_opens_are_told_with_their_number_and_a_remedy_everywhere(tmp_path, workspace):
+    root = tmp_path / "scans"
+    for c in "ab":
+        (root / c).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (8, 8), 20 * i + ord(c)).save(root / c / f"{i}.png")
+    wall = root / "a" / "wall.png"
+    wall.write_bytes(bare_png(20_000, 20_000))
+    words = "400 million pixels, and images of more than 179 million aren't opened: make it smaller first"
+    for source in (wall, str(wall), wall.read_bytes(), io.BytesIO(wall.read_bytes())):
+        for see in (open_image, peek, ImageSpec(8, 8)):
+            with pytest.raises(ImageError, match=words):
+                see(source)
+    for texts in (decode(folder(root), on_bad="skip")[1], push(root, "scans", on_bad="skip")[1]["bad"]):
+        assert len(texts) == 1 and words in str(texts[0]) and str(wall) in str(texts[0])
+    assert [words in f.text for f in check(root) if f.kind == "unreadable"] == [True]
+
+
 # ---- what one image may take
 
 
@@ -142,7 +202,7 @@ def bare_bmp(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("side", [8200, 13_000, 40_000])
 def test_more_pixels_than_are_decoded_are_refused_before_memory_is_taken_for_them(side):
-    refusal = "million are decoded: make it smaller first|too large to be opened safely"
+    refusal = "million are decoded: make it smaller first|million aren.t opened: make it smaller first"
     for data in (bare_png(side, side), bare_gif(side, side), bare_tiff(side, side), bare_bmp(side, side)):
         for see in (open_image, ImageSpec(64, 64)):
             made = Image.core.get_stats()["new_count"]  # pictures that Pillow took memory for

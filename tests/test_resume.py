@@ -1,5 +1,6 @@
 """Trainings that are stopped anywhere, under many settings, end with the very weights of an undisturbed one."""
 
+import json
 import random
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from lightning_pod.core.augment import Augment, auto_augment, make_augment
 from lightning_pod.core.classifier import read_checkpoint
 from lightning_pod.core.data import ImageData
 from lightning_pod.train.fit import fit, same_weights
@@ -149,3 +151,88 @@ def test_a_stop_anywhere_changes_nothing(workspace, name):
     a, b = (r.metrics.drop(columns=["seconds", "train_loss"], errors="ignore") for r in (run, whole))
     assert a.equals(b), f"{a}\n{b}"
     assert run.info["result"]["best_epoch"] == whole.info["result"]["best_epoch"]
+
+
+# ---- another version of the package may mean something else by "auto"
+
+COLOURS = (np.random.default_rng(1).random((330, 8, 8, 3)) * 255).astype("uint8")
+COLOURS[1::2, :4] //= 2
+
+
+def colours(**settings) -> ImageData:
+    return ImageData((COLOURS, np.arange(330) % 2), **settings)
+
+
+def new_rules(monkeypatch):
+    """From now on every "auto" stands for something else than before."""
+    for name, value in {
+        "core.augment.AUTO": {9: (Augment(rotate=90), Augment(rotate=90))},
+        "core.data._auto_batch": lambda n: 64,
+        "core.classifier.auto_tta": lambda augmentation: "shift",
+        "train.fit.auto_tta": lambda augmentation: "shift",
+        "core.pretrain.view_augment": lambda glyphs, channels: Augment(rotate=90),
+        "train.fit.view_augment": lambda glyphs, channels: Augment(rotate=90),
+        "train.fit.fastest_precision": lambda *a: ("bf16-mixed", 2.0),
+        "train.fit.find_lr": lambda *a, **k: pytest.fail("the learning rate is looked for again"),
+    }.items():
+        monkeypatch.setattr(f"lightning_pod.{name}", value)
+
+
+AUTO_SETTINGS = {
+    "classify": {},
+    "an encoder of one's own, a listed augmentation": {"model": net, "augment": "auto, mixup=0.2"},
+    "a rate that is found": {"find_lr": True},
+    "pretrain": {"task": "pretrain", "model": "podnet_n"},
+}
+
+
+@pytest.mark.parametrize("name", AUTO_SETTINGS)
+def test_a_run_goes_on_with_what_auto_meant_when_it_began(workspace, monkeypatch, name):
+    monkeypatch.setattr("lightning_pod.train.fit.fastest_precision", lambda *a: ("32-true", 1.0))
+    settings = {"model": "podnet_n", "epochs": 2, "lr": 0.01, **AUTO_SETTINGS[name]}
+    make = settings.pop("model")
+    how = {"augment": settings.pop("augment", "auto")}
+
+    def model():
+        if make is not net:
+            return make
+        encoder = make()
+        encoder[1] = torch.nn.Linear(192, 12)
+        return encoder
+
+    whole = fit(colours(**how), model(), **settings, **QUICK)
+    run = fit(colours(**how), model(), trainer={"callbacks": [Stops(5)]}, **settings, **QUICK)
+    assert run.status == "stopped"
+    new_rules(monkeypatch)
+    trainer = {"callbacks": [Stops()]}
+    run = fit(colours(**how), *([model()] if make is net else []), resume=run, trainer=trainer, progress=False)
+    assert run.status == "done" and same_weights(run, whole) and run.settled == whole.settled
+    assert run.summary == whole.summary and make_augment(run.settled["augment"], False)
+    known = [read_checkpoint(r.checkpoints / "best.ckpt")["hyper_parameters"] for r in (run, whole)]
+    assert known[0] == known[1] and "auto" not in map(str, known[0].values())
+
+
+def without_text(run, grey: bool):
+    """Take from a run what earlier versions didn't put down."""
+    lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    for event in (e for e in lines if e["kind"] == "settled"):
+        del event["augment"], event["tta"]
+    (run.path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
+    splits = json.loads((run.path / "splits.json").read_text())
+    if not grey:
+        del splits["colourless"]
+    (run.path / "splits.json").write_text(json.dumps(splits))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_run_of_before_goes_on_with_what_auto_meant_then(workspace, grey):
+    meant = str(auto_augment(False, 2 if grey else 1))
+    settings = {"epochs": 2, **QUICK}
+    trainer = {"precision": "32-true"}
+    whole = fit(colours(augment=meant), "podnet_n", trainer=trainer, **settings)
+    how = {"augment": "auto" if grey else meant}
+    run = fit(colours(**how), "podnet_n", trainer={**trainer, "callbacks": [Stops(12)]}, **settings)
+    without_text(run, grey)
+    run = fit(colours(), resume=run, trainer={"callbacks": [Stops()]}, progress=False)
+    assert same_weights(run, whole) and run.settled["augment"] == meant
+    assert f"wasn't put down when the run began: it goes on with {meant}, which it meant then" in run.log()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'HEAVIEST', 'STATISTICS_OF', 'orthogonal', 'Muon', 'adam_eps', 'kernels',
-           'MovingAverage', 'Classifier', 'configure_model', 'class_weights', 'weighted_loss', 'batch_norms',
-           'running_statistics', 'renew_statistics', 'on_validation_epoch_start', 'on_train_epoch_end', 'views',
-           'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
+           'MovingAverage', 'Classifier', 'auto_tta', 'configure_model', 'class_weights', 'weighted_loss',
+           'batch_norms', 'running_statistics', 'renew_statistics', 'on_validation_epoch_start', 'on_train_epoch_end',
+           'views', 'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
            'configure_optimizers', 'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder',
            'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a',
            'belonging', 'quiet']
@@ -176,6 +176,11 @@ class Classifier(LightningModule):
 FINETUNE, TTA, OPTIMIZERS = ("whole", "gradual", "frozen"), ("auto", "none", "flip", "shift"), ("muon", "adamw")
 
 # %% ../../nbs/core/08_classifier.ipynb #6435283c
+def auto_tta(augmentation,  # an `Augment`, or None
+            ) -> str:
+    "The views of a test image that \"auto\" stands for: both ways round, where a training image may be seen so."
+    return "flip" if getattr(augmentation, "flip", False) else "none"
+
 def configure_model(self):
     if self.encoder is not None: return
     data, h, shape = self.trainer.datamodule, self.hparams, None
@@ -184,7 +189,7 @@ def configure_model(self):
         batch = first_batch(self.trainer)
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         h.channels, h.size, shape = h.channels or x.shape[1], h.size or min(x.shape[2:]), tuple(x.shape[2:])
-    if h.tta == "auto": h.tta = "flip" if getattr(getattr(data, "augmentation", None), "flip", 0) else "none"
+    if h.tta == "auto": h.tta = auto_tta(getattr(data, "augmentation", None))
     self._build(shape)
     if getattr(data, "batch_size", None) == 1 and batch_norms(self.encoder):
         raise PodError(f"batch_size=1: {h.net} has batch norms, which tell nothing from one image: say batch_size=2 or more")
@@ -233,6 +238,7 @@ def running_statistics(net: nn.Module):
         for m in training: m.train()
 
 
+
 # %% ../../nbs/core/08_classifier.ipynb #5tat1st1
 STATISTICS_OF = 256  # images
 
@@ -246,6 +252,7 @@ def renew_statistics(model: LightningModule, batches):  # of images [B, C, H, W]
         for x in batches: model(x)
     finally:
         for m, momentum in zip(norms, were, strict=True): m.momentum = momentum; m.eval()
+
 
 
 # %% ../../nbs/core/08_classifier.ipynb #5tat1st2
@@ -267,7 +274,6 @@ def _renew_statistics(self):
     self.train(was)
 
 for f in (on_validation_epoch_start, on_train_epoch_end, _renew_statistics): setattr(Classifier, f.__name__, f)
-
 
 # %% ../../nbs/core/08_classifier.ipynb #4a82a467
 def views(x: Tensor,  # [B, C, H, W]

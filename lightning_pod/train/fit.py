@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TIMES_BACK', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'Measured', 'LoopState',
            'slow_down', 'step_plateaus', 'nan_in', 'Diverged', 'JobHooks', 'within_window', 'validation_due',
-           'decision_words', 'nan_words', 'fit_body', 'make_model', 'skew_words', 'make_data', 'prepared', 'fit',
-           'same_weights']
+           'decision_words', 'nan_words', 'fit_body', 'auto_choices', 'keep_to', 'make_model', 'skew_words',
+           'make_data', 'prepared', 'fit', 'same_weights']
 
 # %% ../../nbs/train/21_fit.ipynb #31f597de
 import contextlib, inspect, io, json, math, tempfile, time, types
@@ -18,12 +18,13 @@ import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.nn.parameter import is_lazy
 
-from ..core.classifier import HEAVIEST, Classifier, belonging, framework, is_a, quiet, read_checkpoint
+from ..core.augment import make_augment
+from ..core.classifier import HEAVIEST, Classifier, auto_tta, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
 from ..core.job import Context, JobStopped
 from ..core.nets import check_takes
-from ..core.pretrain import Pretrainer
+from ..core.pretrain import Pretrainer, view_augment
 from ..core.sources import check_source
 from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
 from lightning_pod.train.devices import (
@@ -319,6 +320,7 @@ def fit_body(ctx: "Context | Rank", data=None, model=None,  # a DataModule, a Li
         data = prepared(make_data(c, data), ctx)
         settled = _settle_for(ctx, run, c, data, model)
         model = model if model is not None else make_model(c, settled["lr"])
+        keep_to(settled, data, model, ctx)
         lightning = framework(model)
         belonging(data, lightning)
         _tell_of_data(ctx, data, c)
@@ -362,11 +364,49 @@ def fit_body(ctx: "Context | Rank", data=None, model=None,  # a DataModule, a Li
     return result
 
 # %% ../../nbs/train/21_fit.ipynb #fce967c8
+def auto_choices(c: FitConfig, data, model,  # a DataModule; a LightningModule, or None: what the config asks for
+                 version: int | None = None,  # of "auto" in the augmentation, a key of `AUTO`; default: the newest
+                ) -> dict:  # augment: a text; tta
+    "What \"auto\" stands for in a training: the augmentation, and the views of a test image."
+    ours = isinstance(data, ImageData)
+    augment = getattr(data, "augmentation", None) if version is None or not ours else make_augment(data.augment, data.items.glyphs, version)
+    asked = model.hparams.tta if isinstance(model, Classifier) else c.tta
+    out = {"tta": auto_tta(augment) if asked == "auto" else asked}
+    if not ours: return out
+    if c.task == "pretrain" and model is None or isinstance(model, Pretrainer):
+        asked = model.hparams.augment if model is not None else "auto"
+        augment = view_augment(data.items.glyphs, data.channels) if asked == "auto" else make_augment(asked, data.items.glyphs)
+    return {**out, "augment": str(augment)}
+
+# %% ../../nbs/train/21_fit.ipynb #c8544ed4
 def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
-    "What the config leaves open: precision, learning rate, batch size."
-    for e in run.events():
-        if e["kind"] == "settled": return {k: v for k, v in e.items() if k not in ("t", "kind")}
-    out = {"precision": "32-true", "lr": c.lr, "batch_size": getattr(data, "batch_size", None)}
+    "What the config leaves open, as it was settled when the run began; what wasn't put down then is put down now."
+    was = run.settled
+    now = {} if was else _settle_now(ctx, run, c, data, model)
+    version = None if not was or "colourless" in read_json(run.path / "splits.json", {"colourless": 0}) else 1
+    now |= {k: v for k, v in auto_choices(c, data, model, version).items() if k not in was}
+    if was and "augment" in now and "auto" in str(data.augment):
+        ctx.message(f"what augment={data.augment} stood for wasn't put down when the run began: it goes on with {now['augment']}, which it meant then")
+    if now: ctx.emit("settled", **now)
+    return was | now
+
+def keep_to(settled: dict, data, model, ctx):
+    "Let data and model be as it was settled, and say what would be something else by now."
+    if isinstance(data, ImageData):
+        if (size := settled.get("batch_size") or data.batch_size) != data.batch_size:
+            ctx.message(f"batch_size={size}, as it began (by now it would be {data.batch_size})")
+            data.batch_size = size
+        if (text := settled["augment"]) != str(data.augmentation) and not isinstance(model, Pretrainer):
+            ctx.message(f"augment={text}, as it began (by now it would be {data.augmentation})")
+            data.augmentation = make_augment(text, data.items.glyphs)
+    if isinstance(model, Pretrainer) and model.hparams.augment == "auto" and "augment" in settled: model.hparams.augment = settled["augment"]
+    if isinstance(model, Classifier) and model.hparams.tta == "auto": model.hparams.tta = settled["tta"]
+
+# %% ../../nbs/train/21_fit.ipynb #6fa747d6
+def _settle_now(ctx, run: Run, c: FitConfig, data, model) -> dict:
+    "Precision, learning rate and batch size of a run that begins."
+    lr = make_model(c, c.lr).hparams.lr if model is None else c.lr
+    out = {"precision": "32-true", "lr": lr, "batch_size": getattr(data, "batch_size", None)}
     net = c.model if model is None else model.hparams.net if isinstance(model, Classifier) else OBJECT
     if isinstance(data, ImageData) and not net.endswith(OBJECT):
         size = min(data.spec.height, data.spec.width)
@@ -379,7 +419,6 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
             out["lr"] = found.lr
             write_json(run.path / "find_lr.json", found.to_dict())
             ctx.message(f"learning rate {found.lr:.3g}: the loss falls fastest there")
-    ctx.emit("settled", **out)
     return out
 
 def make_model(c: FitConfig, lr: float, net=None) -> Classifier | Pretrainer:

@@ -32,6 +32,7 @@ class History:
         self.system: list[dict] = []  # samples of what the run takes of the machine, each with its step
         self.environment: dict = {}  # of the last attempt: Python, packages, commit
         self.trackers: dict[str, str] = {}  # ids of the run in Aim and others
+        self.settled: dict = {}  # what the config left open, as it was settled first
 
     def feed(self, event: dict) -> "History":
         kind = event["kind"]
@@ -51,6 +52,7 @@ class History:
         elif kind == "message": self.messages.append(event)
         elif kind == "system": self.system.append({**{k: v for k, v in event.items() if k != "kind"}, "step": self.progress.get("done", 0)})
         elif kind == "environment": self.environment = {k: v for k, v in event.items() if k not in ("t", "kind")}
+        elif kind == "settled": self.settled = {k: v for k, v in event.items() if k not in ("t", "kind")} | self.settled
         elif kind == "tracker": self.trackers[event["name"]] = event.get("tracker_id")
         return self
 

@@ -117,6 +117,10 @@ class Run(Job):
         "Python, packages and commit of the newest attempt that told them; {} where none did."
         return {k: v for k, v in next(self.newest("environment"), {}).items() if k not in ("t", "kind")}
     @property
+    def settled(self) -> dict:
+        "What the config leaves open, as it was settled when the run began: `precision`, `lr`, `batch_size`, `augment` and `tta`; {} before that."
+        return self.history.settled
+    @property
     def metrics(self):
         "A data frame with a row for each epoch."
         import pandas as pd
@@ -342,7 +346,7 @@ def _details(self: Run) -> dict:
     return {
         **told, "damage": "; ".join(dict.fromkeys(filter(None, [told["damage"], damage]))) or None,
         "path": str(self.path), "attempts": info.get("attempt") or 0, "started": info.get("started"), "ended": info.get("ended"), "load": h.load,
-        "environment": h.environment, "trackers": h.trackers, "epochs": h.rows, "warnings": [e["text"] for e in h.messages if e["level"] != "info"],
+        "settled": h.settled, "environment": h.environment, "trackers": h.trackers, "epochs": h.rows, "warnings": [e["text"] for e in h.messages if e["level"] != "info"],
         "files": [{"file": f, "bytes": n} for f, n in files], "bytes": sum(n for _, n in files), "checkpoints": [f for f, _ in files if f.endswith(".ckpt")],
     }
 
