@@ -26,7 +26,7 @@ from ..core.job import Context, JobStopped
 from ..core.nets import check_takes
 from ..core.pretrain import Pretrainer, view_augment
 from ..core.sources import check_source
-from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
+from ..core.trust import load_checkpoint, objects_in, sign, signed, trust as trust_job
 from lightning_pod.train.devices import (
     Rank,
     as_it_was,
@@ -246,7 +246,9 @@ class JobHooks(LoopState):
         first = self.run.checkpoints / ("best.ckpt" if is_best else "last.ckpt")
         self._save(trainer, first.name)
         if is_best and trainer.is_global_zero:
-            with replacing(first.with_name("last.ckpt")) as tmp: tmp.write_bytes(first.read_bytes())
+            data, last = first.read_bytes(), first.with_name("last.ckpt")
+            if signed(first, data): sign(last, data)
+            with replacing(last) as tmp: tmp.write_bytes(data)
         self._check_monitor(trainer, row)
         if trainer.strategy.broadcast(self._patience_is_over()):
             trainer.should_stop = True
