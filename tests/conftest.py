@@ -127,6 +127,18 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def ended_in(folder: Path):
+    """Whatever comes, no process that works in a workspace below `folder` outlives the block."""
+    try:
+        yield
+    finally:
+        for p in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if p.pid != os.getpid() and p.environ().get("POD_WORKSPACE", "").startswith(str(folder)):
+                    p.kill()
+
+
 def last_json(text: str):
     """The JSON document in the last line of what a command printed."""
     return json.loads(text.strip().splitlines()[-1])
@@ -194,11 +206,8 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])))
     monkeypatch.delenv("POD_JOB", raising=False)
     monkeypatch.chdir(folder)
-    yield folder
-    for p in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if p.pid != os.getpid() and p.environ().get("POD_WORKSPACE", "").startswith(str(tmp_path)):
-                p.kill()
+    with ended_in(tmp_path):
+        yield folder
 
 
 @pytest.fixture

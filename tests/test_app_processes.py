@@ -91,7 +91,7 @@ class R(Flow):
         self.notes = [f"{{kind}}{{i}}.txt" for i in range(self.n) for kind in ("popen", "bash")]
     def run(self):
         for w in self.works(): w.run()
-        if self.every(0.2) and all(map(os.path.exists, self.notes)):
+        if self.every(0.2) and all(os.path.exists(n) and os.path.getsize(n) for n in self.notes):
             print("ALL UP")
             self.stop()
 app = App(R())

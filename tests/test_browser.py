@@ -17,7 +17,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwr
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync"]
+        "--disable-component-update", "--disable-sync",
+        "--host-resolver-rules=MAP pod.test 127.0.0.1"]  # a name that isn't loopback: plain http is not trusted there
 SLOW_MS = 180_000  # a kernel on a machine that others use too
 
 
@@ -189,14 +190,15 @@ def test_a_study_is_started_watched_and_steered_on_the_page(page, bench):
 
 
 FOREIGN = """<!doctype html><title>elsewhere</title>
-<img src="{url}"><iframe src="{url}"></iframe><script src="{url}"></script><a href="{url}">link</a>
+<img src="{url}"><img src="{url}" referrerpolicy="no-referrer">
+<iframe src="{url}"></iframe><script src="{url}"></script><a href="{url}">link</a>
 <form method="post" action="{url}" target="other"></form><iframe name="other"></iframe>
 <script>
   document.forms[0].submit();
   const s = new WebSocket("{url}x".replace("http", "ws"));
   const tries = [
     fetch("{url}").then(() => "read", () => "error"),
-    fetch("{url}", {{mode: "no-cors"}}).then(() => "sent"),
+    fetch("{url}", {{mode: "no-cors", referrerPolicy: "no-referrer"}}).then(() => "sent"),
     new Promise(found => s.onerror = s.onopen = e => found(e.type)),
   ];
   onload = () => Promise.all(tries).then(found => document.title = found.join(" "));
@@ -254,12 +256,15 @@ def test_where_others_can_reach_it_a_workbench_asks_for_its_token(browser, pod, 
     context = browser.new_context()
     p = context.new_page()
     p.set_default_timeout(SLOW_MS)
-    p.goto(bench.url)
+    posted = []
+    p.on("request", lambda r: posted.append(r.url) if r.method == "POST" else None)
+    p.goto(f"{bench.url}?tab=2")
     for token, then in (("not-the-right-token", "text=That is not this server"), (bench.token, ".pod-chart")):
         p.get_by_label("Token").fill(token)
         p.get_by_role("button", name="Sign in").click()
         p.wait_for_selector(then)
-    assert p.url == bench.url and bench.token not in p.content()
+    assert p.url == f"{bench.url}?tab=2" and bench.token not in p.content()
+    assert posted[:2] == [f"{bench.url}pod-sign-in"] * 2, "no address holds the token, so no history does"
     # a page of another site can't use the cookie, and a stranger has none
     p.goto(elsewhere(bench.url))
     p.wait_for_function("document.title != 'elsewhere'")
@@ -276,6 +281,35 @@ def test_where_others_can_reach_it_a_workbench_asks_for_its_token(browser, pod, 
     other.wait_for_selector(".pod-chart", timeout=SLOW_MS)
     assert other.url == bench.url
     other.context.close()
+    context.close()
+    bench.end()
+
+
+def test_on_plain_http_only_the_workbenchs_own_pages_may_ask(browser, pod, elsewhere):
+    bench = Bench(pod, "--allow-host", "pod.test")
+    at = f"http://pod.test:{bench.port}/"
+    context = browser.new_context()
+    p, sent = context.new_page(), []
+    p.set_default_timeout(SLOW_MS)
+    p.on("request", lambda r: sent.append(r.all_headers()))
+    p.goto(at)
+    p.get_by_label("Token").fill(bench.token)
+    p.get_by_role("button", name="Sign in").click()
+    p.wait_for_selector(".pod-chart")
+    assert p.url == at and len(bench.kernels()) == 1
+    assert not any("sec-fetch-site" in headers for headers in sent), "this browser says it here too: nothing is tested"
+    # the page of another port is of the same site: the browser gives it the cookie
+    p.goto("about:blank")
+    wait_for(lambda: not bench.kernels(), 60, "the kernel's end")
+    other = context.new_page()
+    other.goto(elsewhere(at).replace("localhost", "pod.test"))
+    other.wait_for_function("document.title != 'elsewhere'", timeout=SLOW_MS)
+    assert other.title() == "error sent error" and not bench.kernels()
+    other.click("text=link")
+    other.wait_for_selector("text=Another page has brought you here", timeout=SLOW_MS)
+    assert not bench.kernels()
+    other.click("text=Open it")
+    other.wait_for_selector(".pod-chart", timeout=SLOW_MS)
     context.close()
     bench.end()
 

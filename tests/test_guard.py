@@ -6,9 +6,11 @@ import importlib.util
 import re
 import socket
 import threading
+from contextlib import ExitStack
+from urllib.parse import urlencode
 
 import pytest
-from conftest import Pod, wait_for
+from conftest import Pod, ended_in, wait_for
 from workbench import Bench
 
 from lightning_pod.core.guard import GuardedASGI, line, make_guard, send_answer
@@ -21,25 +23,30 @@ CHANNELS = "api/kernels/00000000-0000-0000-0000-000000000000/channels"
 def benches(tmp_path_factory):
     """A workbench of this machine, and one for others behind a prefix, which are only asked and never opened."""
     made = {}
-    for name, args in {
-        "home": (),
-        "away": ("--host", "0.0.0.0", "--token", TOKEN, "--allow-host", "pod.example.org", "--base-url", "pod"),
-    }.items():
-        pod = Pod(tmp_path_factory.mktemp(name))
-        made[name] = Bench(pod, *args)
-        made[name].workspace = pod.workspace
-    yield made
-    for bench in made.values():
-        bench.end()
+    with ExitStack() as whatever_comes:
+        for name, args in {
+            "home": (),
+            "away": ("--host", "0.0.0.0", "--token", TOKEN, "--allow-host", "pod.example.org", "--base-url", "pod"),
+        }.items():
+            pod = Pod(tmp_path_factory.mktemp(name))
+            whatever_comes.enter_context(ended_in(pod.workspace))
+            made[name] = Bench(pod, *args)
+            made[name].workspace = pod.workspace
+        yield made
+        for bench in made.values():
+            bench.end()
 
 
-def asked(port: int, path: str, headers: list[tuple[str, str]], method: str = "GET"):
+def asked(port: int, path: str, headers: list[tuple[str, str]], method: str = "GET", body: bytes | None = None):
     """The status, the headers and the text of what a server answers."""
     c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     c.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in headers:
         c.putheader(name, value)
-    c.endheaders()
+    if body is not None:
+        c.putheader("Content-Type", "application/x-www-form-urlencoded")
+        c.putheader("Content-Length", str(len(body)))
+    c.endheaders(body)
     r = c.getresponse()
     found = r.status, dict(r.getheaders()), r.read().decode()
     c.close()
@@ -65,6 +72,8 @@ def test_requests_pass_or_are_refused_by_host_origin_token_and_site(benches):
     home, away = benches["home"], benches["away"]
     lan, cookie = f"10.0.0.7:{away.port}", ("Cookie", f"pod-{away.port}={make_guard(token=TOKEN).cookie}")
     own, name = f"127.0.0.1:{home.port}", "pod.example.org"
+    mozilla, next_port = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)"), f"http://10.0.0.7:{away.port + 1}/"
+    shown = ("Accept", "text/html,*/*;q=0.8")
     table = [
         (home, [("Host", own)], PASSED),
         (home, [("Host", f"localhost:{home.port}"), ("Sec-Fetch-Site", "none")], PASSED),
@@ -89,6 +98,16 @@ def test_requests_pass_or_are_refused_by_host_origin_token_and_site(benches):
         (away, [("Host", f"evil.com:{away.port}"), cookie], 403),
         (away, [("Host", name), cookie, ("Origin", f"https://{name}"), ("X-Real-IP", "1.2.3.4")], PASSED),
         (away, [("Host", f"127.0.0.1:{away.port}"), cookie, ("Origin", f"https://{name}:8443")], PASSED),
+        # browsers on plain http, and old ones, don't send Sec-Fetch-Site
+        (away, [("Host", lan), cookie, mozilla, ("Referer", next_port)], 403),
+        (away, [("Host", lan), cookie, mozilla], 403),
+        (away, [("Host", lan), cookie, mozilla, ("Referer", f"http://{lan}/pod/?a=http://b/")], PASSED),
+        (away, [("Host", lan), cookie, mozilla, ("Origin", next_port[:-1]), ("Referer", f"http://{lan}/")], 403),
+        (away, [("Host", lan), cookie, mozilla, shown], PASSED),
+        (away, [("Host", lan), cookie, mozilla, shown, ("Referer", next_port)], 403),
+        (home, [("Host", own), mozilla, ("Referer", "http://evil.com/")], 403),
+        (home, [("Host", own), mozilla], 403),
+        (home, [("Host", own), mozilla, ("Referer", f"http://{own}/")], PASSED),
     ]
     found = [asked(b.port, f"{b.base}nothing", headers)[0] for b, headers, _ in table]
     assert [(h, f) for (_, h, s), f in zip(table, found, strict=True) if f != s] == []
@@ -132,6 +151,38 @@ def test_the_token_signs_in_once_and_is_kept_nowhere(benches):
     kept = {f: f.read_text(errors="replace") for f in away.workspace.rglob("*") if f.is_file()}
     assert [f for f, text in kept.items() if TOKEN in text or "some-other-token" in text] == []
     assert any("403 GET /pod/" in text for text in kept.values()), "what was refused isn't in the log"
+
+
+def form(**fields) -> bytes:
+    return urlencode(fields).encode()
+
+
+def test_what_is_entered_on_the_sign_in_page_is_posted(benches):
+    away, sign_in = benches["away"], "/pod/pod-sign-in"
+    lan = f"10.0.0.7:{away.port}"
+    own = [("Host", lan), ("Origin", f"http://{lan}"), ("Accept", "text/html"), ("User-Agent", "Mozilla/5.0")]
+    status, _, text = asked(away.port, "/pod/?tab=2", own[:1] + own[2:])
+    assert status == 401 and f'<form method="post" action="{sign_in}">' in text and 'value="/pod/?tab=2"' in text
+    status, headers, text = asked(away.port, sign_in, own, "POST", form(token=TOKEN, to="/pod/?tab=2"))
+    assert (status, headers["Location"], text) == (303, "/pod/?tab=2", "")
+    assert headers["Set-Cookie"].startswith(f"pod-{away.port}={make_guard(token=TOKEN).cookie}; Path=/pod/;")
+    table = [
+        (own, form(token="some-other-token", to="/pod/"), 403), (own, form(to="/pod/"), 403), (own, b"", 403),
+        ([("Host", lan), ("Origin", "http://evil.com")], form(token=TOKEN), 403),
+        ([("Host", "evil.com"), ("Origin", "http://evil.com")], form(token=TOKEN), 403),
+        (own, form(token="x" * 20_000), 413), (own, bytes(3 << 20), 413), (own[:1], form(token=TOKEN), 303),
+    ]
+    for headers, body, right in table:
+        status, said, _ = asked(away.port, sign_in, headers, "POST", body)
+        assert (status, "Set-Cookie" in said) == (right, right == 303), (headers, body[:50])
+    # its address is no page, and the server that asks for no token has no such form
+    cookie = ("Cookie", f"pod-{away.port}={make_guard(token=TOKEN).cookie}")
+    status, _, text = asked(away.port, sign_in, own[:1] + own[2:])
+    assert status == 401 and 'value="/pod/"' in text
+    status, headers, _ = asked(away.port, sign_in, [*own[:1], *own[2:], cookie])
+    assert (status, headers["Location"]) == (303, "/pod/")
+    home = benches["home"]
+    assert asked(home.port, "/pod-sign-in", [("Host", f"127.0.0.1:{home.port}")], "POST", form(token=TOKEN))[0] == 405
 
 
 def test_no_more_kernels_than_may_be_and_a_page_that_says_so(pod):
@@ -186,6 +237,9 @@ def test_the_guard_before_uvicorn():
     assert [asked(port, "/", headers)[0] for headers, _ in table] == [status for _, status in table]
     status, headers, text = asked(port, f"/a%20b?token={TOKEN}", [at, page])
     assert status == 200 and headers["set-cookie"].startswith(f"pod-{port}=") and 'url=/a%20b"' in text
+    status, headers, _ = asked(port, guard.form, [at, page], "POST", form(token=TOKEN, to="/a?tab=2"))
+    assert (status, headers["location"]) == (303, "/a?tab=2") and headers["set-cookie"].startswith(f"pod-{port}=")
+    assert [asked(port, guard.form, [at], "POST", b)[0] for b in (form(token="guess"), bytes(3 << 20))] == [403, 413]
     url, cookie = f"ws://127.0.0.1:{port}/", {"Cookie": "=".join([guard.cookie_name, guard.cookie])}
     assert websocket_status(url, cookie) == 101
     assert websocket_status(url, {}) == websocket_status(url, {**cookie, "Origin": "http://evil.com"}) == 403

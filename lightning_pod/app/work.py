@@ -408,9 +408,9 @@ class Runner:
         if self.interruptible and not self.gentle: raise WorkStopped(self.why)
 
     def ease(self, step: int):
-        "+1 where somebody begins to look at `why`, -1 where it ends; what follows a training that was stopped has two seconds to save what it has."
+        "+1 where somebody begins to look at `why`, -1 where it ends; what follows a training that was stopped has half of the grace to save what it has."
         self.gentle += step
-        if not self.gentle and self.why: after(2.0, lambda: self._interrupt() if self.key and not self.gentle else None)
+        if not self.gentle and self.why: after(self.work._pod_grace / 2, lambda: self._interrupt() if self.key and not self.gentle else None)
 
     # ---- a call
     def serve(self):
