@@ -21,7 +21,18 @@ from lightning_pod.core.config import PodError
 from lightning_pod.core.config import workspace as the_workspace
 from lightning_pod.core.job import Job, find_job, jobs
 from lightning_pod.core.nets import build_encoder
-from lightning_pod.core.trust import GONE_S, KEPT, Untrusted, load_checkpoint, seal, sign, signature, signed, trust, write_signed
+from lightning_pod.core.trust import (
+    GONE_S,
+    KEPT,
+    Untrusted,
+    load_checkpoint,
+    seal,
+    sign,
+    signature,
+    signed,
+    trust,
+    write_signed,
+)
 from lightning_pod.train.fit import fit
 from lightning_pod.train.runs import Run, list_runs
 from lightning_pod.train.tune import Study, tune
