@@ -458,7 +458,8 @@ def test_a_damaged_checkpoint_is_told_as_damaged_and_a_foreign_one_as_foreign(wo
         file.write_bytes(damage(whole))
         said = read()
         if name in DAMAGE or how == "zip":
-            assert str(said).startswith(f"damaged: '{file}' can't be read: it is damaged, or no checkpoint ("), (name, said)
+            words = f"damaged: '{file}' can't be read: it is damaged, or no checkpoint ("
+            assert str(said).startswith(words), (name, said)
             with pytest.raises(PodError, match="can't be read: it is damaged, or no checkpoint"):
                 read_checkpoint(file)
         else:  # torch's older format has no sums
