@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lightning_pod import ImageData, fit
@@ -125,6 +126,12 @@ def test_a_run_of_12_bits_sees_in_use_what_it_saw_in_training(tmp_path, workspac
     data = ImageData(root).setup()
     files = run.predict([str(root / k) for k in data.items.keys[:2]])
     assert [p.probabilities for p in files] == [p.probabilities for p in run.predict(list(data.items.pixels[:2]))]
+    opened = [Image.open(root / k) for k in data.items.keys[:3]]
+    held = [np.asarray(image) for image in opened]
+    stack = np.stack(held)
+    for given in (opened, held, stack, stack[..., None], torch.from_numpy(stack.astype(int))):
+        assert [p.probabilities for p in run.predict(given)[:2]] == [p.probabilities for p in files]
+    assert run.predict(stack)[0].remark.startswith("an array of shape [3, 16, 16] was taken for 3 grey images")
     asked = ["--model", "podnet_n", "--epochs", "1", "--loggers", "none", "--depth", "[0, 8190]"]
     assert main(["fit", str(root), *asked]) == 0
     assert read_json(list_runs()[0].path / "splits.json")["spec"]["depth"] == [0, 8190]

@@ -379,7 +379,7 @@ def test_a_net_of_colours_says_when_it_is_asked_about_grey_images(workspace, cap
     grey = [pixels()[0], np.repeat(pixels()[:1, None], 3, 1)[0], Image.fromarray(pixels()[0]).convert("RGBA")]
     for image in grey:
         assert "no colour" in of_colours.predict(image).remark and "no colour" in repr(of_colours.predict(image))
-        assert not of_grey.predict(image).remark and not of_both.predict(image).remark
+        assert all("no colour" not in net.predict(image).remark for net in (of_grey, of_both))
     assert not of_colours.predict(x[0]).remark and not of_colours.predict(Image.fromarray(x[0]).convert("RGBA")).remark
     Image.fromarray(pixels()[0]).save(workspace / "grey.png")
     assert cli.main(["predict", of_colours.id, str(workspace / "grey.png"), "--json"]) == 0
@@ -396,6 +396,15 @@ def test_a_run_takes_the_forms_that_it_was_trained_on(workspace):
     pictures = [Image.fromarray(a) for a in x[:4]]
     for form in (x[:4] / 255, t[:4], first, first / 255, list(x[:4]), list(first / 255), pictures):
         assert [p.probabilities for p in run.predict(form)] == said
+        assert not any(p.remark for p in run.predict(form))
+    for stack in (x[:3, ..., 0], t[:4, ..., 1]):  # three or four pictures, or one whose channels come first?
+        n = len(stack)
+        one = run.predict(stack)
+        assert f"an array of shape [{n}, 8, 8] was taken for one colour image, its channels first" in one.remark
+        assert not run.predict(stack[None])[0].remark
+        assert run.predict(stack[None])[0].probabilities == one.probabilities
+        assert len(run.predict(stack[..., None])) == n
+        assert not any("was taken for" in p.remark for p in run.predict(stack[..., None]))
     for one in (x[0], x[0] / 255, first[0], first[0] / 255, first[0].numpy() / 255, Image.fromarray(x[0])):
         assert run.predict(one).probabilities.keys() == said[0].keys()
         assert all(abs(run.predict(one).probabilities[k] - v) < 1e-4 for k, v in said[0].items())

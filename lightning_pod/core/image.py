@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'NAMES_OF', 'LARGEST_PIXELS', 'SIXTEEN_BITS', 'formats', 'formats_in_words',
-           'formats_anew', 'ImageError', 'open_image', 'opened', 'Head', 'head_of', 'peek', 'check_depth',
+           'formats_anew', 'ImageError', 'open_image', 'opened', 'Head', 'head_of', 'peek', 'check_depth', 'eight_bits',
            'value_range', 'upright', 'to_uint8', 'guess_depth', 'ImageSpec']
 
 # %% ../../nbs/core/01_image.ipynb #918da901
@@ -220,8 +220,10 @@ def check_depth(depth) -> tuple[float, float] | None:  # (what is black, what is
         if math.isfinite(low) and math.isfinite(high) and low < high: return low, high
     raise PodError(f"depth={depth!r}: expected 'auto', a number of bits from 1 to 32, or (the value of black, the value of white)")
 
-def _eight_bits(a: np.ndarray,  # [H, W], any type
-                depth: tuple[float, float] | None) -> np.ndarray:  # [H, W] uint8
+def eight_bits(a: np.ndarray,  # values of grey, of any shape and type
+               depth: tuple[float, float] | None,  # which of them are black and white; None: 0 and 65535
+              ) -> np.ndarray:  # uint8, of the same shape
+    "Deep grey in 8 bits; what is beyond black and white becomes black and white."
     low, high = depth or SIXTEEN_BITS
     return ((a.astype(np.float32).clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
 
@@ -237,7 +239,7 @@ def _opaque(image: Image.Image, channels: int, background: str, depth: tuple[flo
     if image.mode == "F" and depth is None:
         raise ImageError("an image of 32-bit floats has no agreed range: say with depth=(black, white) which values it holds, or convert it to 8 bits")
     if image.mode == "F": value_range(image)  # which refuses what is no number
-    if image.mode[0] in "IF": image = Image.fromarray(_eight_bits(np.asarray(image), depth))
+    if image.mode[0] in "IF": image = Image.fromarray(eight_bits(np.asarray(image), depth))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)

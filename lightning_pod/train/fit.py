@@ -6,7 +6,7 @@
 __all__ = ['TIMES_BACK', 'OF_A_NET', 'WholeCheckpoints', 'is_overridden_here', 'knows_its_place', 'Measured', 'LoopState',
            'slow_down', 'step_plateaus', 'nan_in', 'Diverged', 'JobHooks', 'within_window', 'validation_due',
            'decision_words', 'nan_words', 'fit_body', 'auto_choices', 'keep_to', 'make_model', 'skew_words',
-           'make_data', 'prepared', 'fit', 'same_weights']
+           'make_data', 'prepared', 'fit', 'one_form', 'same_weights']
 
 # %% ../../nbs/train/21_fit.ipynb #31f597de
 import contextlib, inspect, io, json, math, tempfile, time, types
@@ -22,11 +22,12 @@ from ..core.augment import make_augment
 from ..core.classifier import HEAVIEST, Classifier, auto_tta, belonging, framework, is_a, quiet, read_checkpoint
 from ..core.config import PodError, read_json, replacing, unknown, workspace, write_json
 from ..core.data import ImageData
+from ..core.image import check_depth
 from ..core.job import Context, JobStopped
 from ..core.nets import check_takes
 from ..core.pretrain import Pretrainer, view_augment
-from ..core.sources import check_source
-from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
+from ..core.sources import as_array, check_source
+from ..core.trust import load_checkpoint, objects_in, sign, signed, trust as trust_job
 from lightning_pod.train.devices import (
     Rank,
     as_it_was,
@@ -246,7 +247,9 @@ class JobHooks(LoopState):
         first = self.run.checkpoints / ("best.ckpt" if is_best else "last.ckpt")
         self._save(trainer, first.name)
         if is_best and trainer.is_global_zero:
-            with replacing(first.with_name("last.ckpt")) as tmp: tmp.write_bytes(first.read_bytes())
+            data, last = first.read_bytes(), first.with_name("last.ckpt")
+            if signed(first, data): sign(last, data)
+            with replacing(last) as tmp: tmp.write_bytes(data)
         self._check_monitor(trainer, row)
         if trainer.strategy.broadcast(self._patience_is_over()):
             trainer.should_stop = True
@@ -685,19 +688,31 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, Any]:
     name = getattr(data, "name", None) or type(data).__name__ if is_a(data, "LightningDataModule") else check_source(data)
     return FitConfig(**{**settings, "data": f"{name} {OBJECT}", "model": net}).check(), data
 
+# %% ../../nbs/train/21_fit.ipynb #2938c8e0
+def one_form(name: str,  # one of `OF_DATA`
+             value):  # a list, an array, a path …
+    "A setting of the data in the form in which two of them are equal if they mean the same. Raises `PodError` for a depth that can't be."
+    if name == "depth": return value if value == "auto" else check_depth(value)
+    if name == "augment": return str(value or "none")  # an Augment's text makes it again
+    if name == "root": return value and str(Path(value).expanduser().absolute())
+    if name == "image_size" and isinstance(value, int): return value, value
+    if isinstance(value, (list, tuple)): return tuple(value)
+    return tuple(as_array(value).tolist()) if getattr(value, "shape", ()) else value
+
 def _settle_for_images(data: ImageData, net: str, settings: dict) -> FitConfig:
-    "The config of a fit of an `ImageData`, which has settings of its own: what is asked of fit may not differ."
+    "The config of a fit of an `ImageData`: what is asked of fit may not differ from its settings."
     own = {k: getattr(data, k) for k in OF_DATA}
-    for k in own:
-        plain = isinstance(own[k], (str, int, float, type(None)))
-        if k in settings and settings[k] is not own[k] and not (plain and settings[k] == own[k]):
-            raise PodError(f"{k}={settings[k]!r}, but the ImageData was made with {k}={own[k]!r}: give it to ImageData")
-    own |= {"augment": str(data.augment or "none"), "root": data.root and str(data.root)}  # an Augment's text makes it again
+    asked = {k: v for k, v in settings.items() if k in own and (k, v) != ("batch_size", None)}
+    for k, v in asked.items():
+        if one_form(k, v) != one_form(k, own[k]):
+            raise PodError(f"{k}={v!r}, but the ImageData was made with {k}={own[k]!r}: give it to ImageData")
+    own |= {k: one_form(k, own[k]) for k in ("augment", "root")}
     where = str(data.source.expanduser().absolute()) if isinstance(data.source, Path) else data.source
-    if not isinstance(where, str) or isinstance(data.image_size, tuple) or data._classes or not isinstance(data.group, (str, type(None))): where = f"{data.name} {OBJECT}"
-    if isinstance(data.image_size, tuple): own["image_size"] = None
+    sides = isinstance(data.image_size, (tuple, list))
+    if not isinstance(where, str) or sides or data._classes or not isinstance(data.group, (str, type(None))): where = f"{data.name} {OBJECT}"
+    if sides: own["image_size"] = None
     if not isinstance(data.group, str): own["group"] = None
-    return FitConfig(**{**own, **settings, "data": where, "model": net}).check()
+    return FitConfig(**{**settings, **own, "data": where, "model": net}).check()
 
 # %% ../../nbs/train/21_fit.ipynb #2bf34a8d
 def same_weights(a: Run, b: Run) -> bool:
