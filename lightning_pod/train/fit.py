@@ -584,17 +584,18 @@ def make_data(c: FitConfig,
 def prepared(data: pl.LightningDataModule, ctx: Context | None = None, show: ProgressLine | None = None) -> pl.LightningDataModule:
     "`data`, an `ImageData` being loaded and decoded, with progress; a request to stop is heard between two images."
     if not isinstance(data, ImageData): return data
-    last = [0.0]
+    last, theirs = [0.0], data.on_progress
 
     def tell(done: int, total: int):
         if ctx: ctx.check()
+        if theirs: theirs(done, total)
         if done < total and time.monotonic() - last[0] < 0.3: return
         last[0] = time.monotonic()
         if ctx: ctx.emit("preparing", done=done, total=total)
         elif show: show({"kind": "preparing", "done": done, "total": total})
     data.on_progress = tell
-    data.setup()
-    data.on_progress = None
+    try: data.setup()
+    finally: data.on_progress = theirs
     return data
 
 # %% ../../nbs/train/21_fit.ipynb #1cd62ce7
