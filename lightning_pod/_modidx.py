@@ -3286,6 +3286,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'lightning_pod.train.probes.as_scores': ( 'train/probes.html#as_scores',
                                                                                       'lightning_pod/train/probes.py'),
                                             'lightning_pod.train.probes.cost': ('train/probes.html#cost', 'lightning_pod/train/probes.py'),
+                                            'lightning_pod.train.probes.gradient_x_activation': ( 'train/probes.html#gradient_x_activation',
+                                                                                                  'lightning_pod/train/probes.py'),
                                             'lightning_pod.train.probes.head_of': ( 'train/probes.html#head_of',
                                                                                     'lightning_pod/train/probes.py'),
                                             'lightning_pod.train.probes.pictures_of': ( 'train/probes.html#pictures_of',
