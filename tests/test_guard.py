@@ -3,8 +3,10 @@
 import asyncio
 import http.client
 import importlib.util
+import json
 import re
 import socket
+import sys
 import threading
 from contextlib import ExitStack
 from urllib.parse import urlencode
@@ -14,6 +16,7 @@ from conftest import Pod, ended_in, wait_for
 from workbench import Bench
 
 from lightning_pod.core.guard import GuardedASGI, line, make_guard, send_answer
+from lightning_pod.core.job import jobs
 
 TOKEN = "correct-horse-battery"
 CHANNELS = "api/kernels/00000000-0000-0000-0000-000000000000/channels"
@@ -31,7 +34,7 @@ def benches(tmp_path_factory):
             pod = Pod(tmp_path_factory.mktemp(name))
             whatever_comes.enter_context(ended_in(pod.workspace))
             made[name] = Bench(pod, *args)
-            made[name].workspace = pod.workspace
+            made[name].pod, made[name].workspace = pod, pod.workspace
         yield made
         for bench in made.values():
             bench.end()
@@ -148,7 +151,7 @@ def test_the_token_signs_in_once_and_is_kept_nowhere(benches):
     status, headers, text = asked(away.port, "/pod/?token=some-other-token", [at, reads])
     assert status == 403 and "Set-Cookie" not in headers and "That is not this server" in text
     assert asked(away.port, "/pod/", [at, ("Cookie", f"pod-{away.port}={TOKEN}")])[0] == 401
-    kept = {f: f.read_text(errors="replace") for f in away.workspace.rglob("*") if f.is_file()}
+    kept = {f: f.read_text(errors="replace") for f in files_in(away.workspace)}
     assert [f for f, text in kept.items() if TOKEN in text or "some-other-token" in text] == []
     assert any("403 GET /pod/" in text for text in kept.values()), "what was refused isn't in the log"
 
@@ -200,6 +203,84 @@ def test_no_more_kernels_than_may_be_and_a_page_that_says_so(pod):
     assert "Retry-After" in said[0] and "--kernels" in said[1]
     assert len(bench.kernels()) == 2
     bench.end()
+
+
+def test_a_workbench_that_is_up_already_is_told_with_its_own_address(benches):
+    home, away = benches["home"], benches["away"]
+    outside = f"http://{socket.gethostname().lower()}:{away.port}/pod/"
+    for bench, args, url in ((home, ("--base-url", "elsewhere"), home.url), (away, (), outside)):
+        said = bench.pod("up", "--no-browser", "--port", bench.port, *args, code=2).stderr
+        assert f"is up already, at {url}: open that" in said
+
+
+def test_a_workbench_that_goes_on_asks_for_a_token_that_somebody_knows(pod):
+    bench = Bench(pod, "--host", "0.0.0.0")
+    bench.end()
+    (job,) = jobs()
+    said = pod("resume", job.id, code=1, timeout=60).stderr
+    assert f"POD_TOKEN=… pod resume {job.id}" in said and job.status == "failed"
+    pod.changes["POD_TOKEN"] = "another-one-for-this-time"
+    p = pod.start("resume", job.id)
+    wait_for(lambda: answers(bench.port), 60, "the workbench")
+    at, known = ("Host", f"127.0.0.1:{bench.port}"), ("Authorization", "Bearer another-one-for-this-time")
+    assert [asked(bench.port, "/nothing", headers)[0] for headers in ([at], [at, known])] == [401, PASSED]
+    assert job.stop() == "stopped"
+    assert "The workbench is at http://" in p.communicate(timeout=60)[1]
+    kept = {f: f.read_text(errors="replace") for f in files_in(pod.workspace)}
+    assert [f for f, text in kept.items() if bench.token in text or "another-one" in text] == []
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_workbench_that_goes_on_says_that_its_port_is_taken(pod):
+    bench = Bench(pod)
+    bench.end()
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", bench.port))
+        s.listen()
+        p = pod("resume", jobs()[0].id, code=1, timeout=60)
+    assert f"port {bench.port} of 127.0.0.1 is taken by another program" in p.stderr and "SystemExit" not in p.stderr
+
+
+BROWSER = """#!{python}
+import json, os, pathlib, sys
+from urllib.request import url2pathname
+from urllib.parse import urlparse
+told = {{"argv": sys.argv[1:]}}
+if sys.argv[1].startswith("file:"):
+    file = url2pathname(urlparse(sys.argv[1]).path)
+    told |= {{"file": file, "mode": oct(os.stat(file).st_mode & 0o777), "text": open(file).read()}}
+new = pathlib.Path(__file__).with_name("new.json")
+new.write_text(json.dumps(told))
+new.rename(new.with_name("told.json"))
+"""
+
+
+def test_a_browser_is_started_without_the_token(pod, tmp_path):
+    browser, told = tmp_path / "browser.py", tmp_path / "told.json"
+    browser.write_text(BROWSER.format(python=sys.executable))
+    browser.chmod(0o755)
+    pod.changes.update(DISPLAY=":0", BROWSER=f"{browser} %s")
+    for args in (("--host", "0.0.0.0", "--base-url", "pod"), ()):
+        bench = Bench(pod, *args, browser=True)
+        wait_for(told.exists, 60, "the browser")
+        found = json.loads(told.read_text())
+        told.unlink()
+        if args:
+            assert found["mode"] == "0o600" and bench.token not in found["argv"][0]
+            assert re.search(r'url=(\S+)"', found["text"])[1].endswith(f":{bench.port}/pod/?token={bench.token}")
+        else:
+            assert found == {"argv": [bench.url]}, "there is no secret in it"
+        bench.end()
+        assert not any(bench.token and bench.token in f.read_text(errors="replace") for f in files_in(pod.workspace))
+
+
+def files_in(folder):
+    return [f for f in folder.rglob("*") if f.is_file()]
 
 
 async def _program(scope, receive, send):

@@ -15,6 +15,7 @@ from conftest import alive, event, fill, litter, wait_for
 
 from lightning_pod.core.config import PodError
 from lightning_pod.core.config import workspace as the_workspace
+from lightning_pod.core.index import job_rows
 from lightning_pod.core.job import EventReader, Job, find_job, jobs
 
 COUNT = "lightning_pod.core.job:count_body"
@@ -299,3 +300,43 @@ def test_jobs_are_listed_newest_first_and_their_ids_told_apart(workspace):
     assert find_job(made[0].id[-4:]).id == made[0].id
     with pytest.raises(PodError, match="could be any of"):
         find_job(made[0].id[:8])
+
+
+# ---- a folder that several machines share
+
+
+def beaten(job: Job, seconds: float):
+    """The lock as another machine touched it so many seconds ago."""
+    (job.path / "lock").touch()
+    os.utime(job.path / "lock", (time.time() - seconds,) * 2)
+
+
+def test_a_job_of_another_machine_is_judged_by_its_newest_heartbeat_each_time(workspace):
+    ws = the_workspace()
+    job = Job.create(ws.jobs, "count", "lightning_pod.core.job:count_body", {"n": 1})
+    job._write(state="running", host="another")
+
+    def said() -> set[str]:
+        return {job.status, job_rows(ws)[0]["status"], *(j.status for j in jobs(ws))}
+
+    beaten(job, 300)
+    assert said() == {"died"}
+    beaten(job, 0)  # its network was away for a while; nothing else in the folder has changed
+    assert said() == {"running"}
+    beaten(job, 45)  # NFS may show a time that was a minute ago
+    assert said() == {"running"}
+    with pytest.raises(PodError, match="runs on another: kill it there"):
+        job.kill()
+    assert "died" not in (job.path / "status.json").read_text()
+    job._write(host=None)  # of this machine, where the lock tells at once
+    beaten(job, 0)
+    assert said() == {"died"}
+
+
+def test_a_job_that_is_being_started_on_another_machine_has_time_to_load(workspace):
+    job = Job.create(the_workspace().jobs, "count", "lightning_pod.core.job:count_body", {"n": 1})
+    status = job.path / "status.json"
+    for age, state in ((30, "starting"), (300, "died")):
+        status.write_text(json.dumps(json.loads(status.read_text()) | {
+            "state": "starting", "host": "another", "changed": time.time() - age}))
+        assert job.status == state == job_rows(the_workspace())[0]["status"]

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import POD, event, last_json, litter, wait_for
 
@@ -215,3 +217,24 @@ def test_a_run_that_goes_on_can_be_tagged(pod):
     run.stop()
     p.communicate(timeout=60)
     assert load_run(run.id).tags == ["promising"]
+
+
+def test_what_is_stopped_to_be_removed_keeps_nobody_waiting(workspace, monkeypatch):
+    monkeypatch.setattr(Run, "grace", 600)
+    home = workspace / "runs"
+    stubborn, other = (Run.create(home, "fit", "lightning_pod.core.job:stubborn_body", {}) for _ in range(2))
+    stubborn.start()
+    wait_for(lambda: list(stubborn.newest("metrics")), 60, "its child")
+    process = psutil.Process(stubborn.lease.holder())
+    family = [*process.children(recursive=True), process]
+    with ThreadPoolExecutor(1) as pool:
+        removal = pool.submit(remove, stubborn, force=True)
+        try:
+            wait_for((stubborn.path / "stop").exists, 30, "the request to stop")
+            other.tag("meanwhile")
+            assert removal.running() and stubborn.path.exists()
+        finally:
+            for p in family:
+                p.kill()
+        assert removal.result(60)["removed"] == [stubborn.id] and not stubborn.path.exists()
+    assert Run(other.path).tags == ["meanwhile"]

@@ -6,6 +6,8 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
+import time
 
 import cloudpickle
 import pytest
@@ -19,7 +21,18 @@ from lightning_pod.core.config import PodError
 from lightning_pod.core.config import workspace as the_workspace
 from lightning_pod.core.job import Job, find_job, jobs
 from lightning_pod.core.nets import build_encoder
-from lightning_pod.core.trust import Untrusted, load_checkpoint, seal, trust
+from lightning_pod.core.trust import (
+    GONE_S,
+    KEPT,
+    Untrusted,
+    load_checkpoint,
+    seal,
+    sign,
+    signature,
+    signed,
+    trust,
+    write_signed,
+)
 from lightning_pod.train.fit import fit
 from lightning_pod.train.runs import Run, list_runs
 from lightning_pod.train.tune import Study, tune
@@ -343,3 +356,120 @@ def test_trust_signs_what_a_job_started_too(workspace, somebody_else, guest):
     (run.path / "objects.pkl").write_bytes(cloudpickle.dumps({}))
     somebody_else()
     assert run.path / "objects.pkl" in trust(study) and isinstance(find_job(study.id), Job)
+
+
+# ---- signatures
+
+
+SIGNING = """
+import sys
+from pathlib import Path
+from lightning_pod.core.trust import sign, signed, write_signed
+me, home, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+for k in range(n):
+    write_signed(home / f"{me}.pkl", f"{me} {k}".encode())
+    assert signed(home / f"{me}.pkl"), f"{me} {k} is lost"
+    write_signed(home / f"{me} of {k}.pkl", me.encode())
+    if k % 5: (home / f"{me} of {k}.pkl").unlink()
+"""
+
+
+def test_signatures_of_two_processes_are_bounded_and_none_is_lost(workspace, monkeypatch):
+    two = [subprocess.Popen([sys.executable, "-c", SIGNING, me, workspace, "100"]) for me in ("one", "two ü")]
+    assert [p.wait(120) for p in two] == [0, 0]
+    files = sorted(workspace.glob("*.pkl"))
+    assert len(files) == 42 and all(map(signed, files))
+    monkeypatch.setattr("time.time", lambda now=time.time(): now + 2 * GONE_S)
+    for k in range(32):
+        sign(workspace / "new.pkl", str(k).encode())
+    assert len((workspace / ".signatures").read_text().splitlines()) <= 40 + 3 * KEPT + 32 and all(map(signed, files))
+    assert not [p for p in workspace.iterdir() if p.suffix != ".pkl" and p.name != ".signatures"]
+
+
+def test_signatures_of_before_and_of_others_stay(workspace, somebody_else, monkeypatch):
+    (workspace / "mine.pkl").write_bytes(b"mine")
+    (workspace / ".signatures").write_text(signature(b"mine"))  # no name, and the line was cut short
+    for k in range(70):
+        write_signed(workspace / "again.pkl", b"mine %d" % k)
+    mine = workspace / "again.pkl"
+    assert signed(workspace / "mine.pkl") and signed(mine)
+    somebody_else()
+    for k in range(70):
+        write_signed(workspace / "theirs.pkl", str(k).encode())
+    assert signed(workspace / "theirs.pkl") and not signed(mine)
+    monkeypatch.undo()
+    assert signed(workspace / "mine.pkl") and signed(mine)
+
+
+def test_a_module_with_an_object_signs_no_more_than_it_keeps(workspace):
+    class Net(pl.LightningModule):
+        def __init__(self, loss):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, i):
+            return self.net(batch[1].float()[:, None]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.001)
+
+    images = torch.zeros(32, 4, 4, 1, dtype=torch.uint8).numpy(), torch.arange(32).numpy() % 2
+    run = fit(images, Net(torch.nn.L1Loss()), epochs=60, loggers="none", progress=False)
+    assert run.status == "done" and len((run.checkpoints / ".signatures").read_text().splitlines()) <= 2 * KEPT + 32
+    assert all(map(signed, run.checkpoints.glob("*.ckpt")))
+
+
+# ---- damaged, or somebody else's
+
+DAMAGE = {
+    "empty": lambda b: b"",
+    "cut at the front": lambda b: b[:50],
+    "cut in half": lambda b: b[: len(b) // 2],
+    "cut at the end": lambda b: b[:-20],
+    "overwritten at the front": lambda b: bytes(40) + b[40:],
+    "overwritten in the pickle": lambda b: b[:200] + bytes(100) + b[300:],
+}
+WEIGHTS = {"a weight changed": lambda b: b[: len(b) // 2] + bytes([b[len(b) // 2] ^ 255]) + b[len(b) // 2 + 1 :]}
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+@pytest.mark.parametrize("how", ["zip", "old"])
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_damaged_checkpoint_is_told_as_damaged_and_a_foreign_one_as_foreign(workspace, objects, how, is_signed):
+    def read():
+        try:
+            return load_checkpoint(file)[1]
+        except Untrusted as e:
+            return f"foreign: {e}"
+        except PodError as e:
+            return f"damaged: {e}"
+
+    file = workspace / "some.ckpt"
+    more = {"loss": torch.nn.L1Loss(), "made": cloudpickle.loads(cloudpickle.dumps(Guest))} if objects else {}
+    saved = {"w": torch.ones(4000), "h": torch.ones(9).bfloat16(), "epoch": 3, **more}
+    torch.save(saved, file, cloudpickle, _use_new_zipfile_serialization=how == "zip")
+    whole = file.read_bytes()
+    if is_signed:
+        sign(file)
+    said = read()
+    assert said is (not objects) if is_signed or not objects else "holds more than weights" in said, said
+    for name, damage in {**DAMAGE, **WEIGHTS}.items():
+        file.write_bytes(damage(whole))
+        said = read()
+        if name in DAMAGE or how == "zip":
+            words = f"damaged: '{file}' can't be read: it is damaged, or no checkpoint ("
+            assert str(said).startswith(words), (name, said)
+            with pytest.raises(PodError, match="can't be read: it is damaged, or no checkpoint"):
+                read_checkpoint(file)
+        else:  # torch's older format has no sums
+            assert said is True if not objects else "was changed" in said, (name, said)
+
+
+def test_a_checkpoint_without_sums_is_no_damaged_one(workspace):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(4000)}, workspace / "x.ckpt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_checkpoint(workspace / "x.ckpt")[1] and read_checkpoint(workspace / "x.ckpt")["w"].sum() == 4000

@@ -22,8 +22,8 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 class Bench:
-    def __init__(self, pod, *args):
-        self.process = pod.start("up", "--no-browser", "--port", "0", *args)
+    def __init__(self, pod, *args, browser: bool = False):
+        self.process = pod.start("up", *([] if browser else ["--no-browser"]), "--port", "0", *args)
         try:
             line = self.process.stdout.readline()
             m = re.search(r"http://\S+?:(\d+)(/\S*)", line)

@@ -8,11 +8,11 @@ __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'HEAVIEST', 'STATISTICS_OF', 'orthog
            'batch_norms', 'running_statistics', 'renew_statistics', 'on_validation_epoch_start', 'on_train_epoch_end',
            'views', 'scores', 'training_step', 'on_test_epoch_start', 'validation_step', 'test_step', 'predict_step',
            'configure_optimizers', 'configure_callbacks', 'on_train_epoch_start', 'weights_file', 'read_encoder',
-           'read_checkpoint', 'from_pretrained', 'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a',
-           'belonging', 'quiet']
+           'Nothing', 'DryUnpickler', 'damage_in', 'unreadable_checkpoint', 'read_checkpoint', 'from_pretrained',
+           'probabilities', 'from_checkpoint', 'first_batch', 'framework', 'is_a', 'belonging', 'quiet']
 
 # %% ../../nbs/core/08_classifier.ipynb #98e024a1
-import copy, importlib, logging, math, os, pickle, types, warnings
+import copy, importlib, io, logging, math, os, pickle, types, warnings, zipfile
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -372,11 +372,69 @@ def read_encoder(source) -> tuple[str | None, dict[str, Tensor], str, tuple | No
     stats = [state[k].flatten().tolist() for k in ("mean", "std")] if "mean" in state else None
     return saved.get("hyper_parameters", {}).get("net"), encoder, str(file), stats
 
+# %% ../../nbs/core/08_classifier.ipynb #a1829633
+class _Inert(type):
+    def __call__(cls, *args, **settings): return cls
+    def __setitem__(cls, key, value): pass
+    def extend(cls, values): pass
+    append = add = __setstate__ = extend
+
+class Nothing(metaclass=_Inert):
+    "Stands for every object of a pickle."
+    def __new__(cls, *args, **settings): return cls
+
+class DryUnpickler(pickle.Unpickler):
+    "Goes through a pickle and runs nothing of it; `storages` tells how large which of torch's are."
+    def __init__(self, file): super().__init__(file); self.storages: dict[str, tuple[str, int]] = {}  # by key: the kind, how many numbers
+    def find_class(self, module: str, name: str): return name if module == "torch" and name.endswith("Storage") else Nothing
+    def persistent_load(self, id):
+        if isinstance(id, tuple) and len(id) > 4 and id[0] == "storage": self.storages[id[2]] = id[1], id[4]
+        return Nothing
+
+# %% ../../nbs/core/08_classifier.ipynb #399aa66e
+_BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16}
+_MAGIC = 0x1950A86A20F9469CFC6C  # what torch's older format begins with
+
+def _look_through_zip(file):
+    with zipfile.ZipFile(file) as z:
+        for info in z.infolist():
+            if not info.CRC: del info.CRC  # torch was told to write no sums
+            with z.open(info) as f:
+                while f.read(1 << 20): pass
+        inner = next((n for n in z.namelist() if n.endswith("data.pkl")), None)
+        if inner is None: raise ValueError("there is no data.pkl in it")
+        DryUnpickler(io.BytesIO(z.read(inner))).load()
+
+def _look_through_old(f, size: int):
+    if DryUnpickler(f).load() != _MAGIC: return  # a pickle that isn't torch's
+    DryUnpickler(f).load(); DryUnpickler(f).load()  # the version, the machine
+    (dry := DryUnpickler(f)).load()
+    for key in DryUnpickler(f).load():
+        kind, many = dry.storages[key]
+        if int.from_bytes(f.read(8), "little") != many: raise ValueError(f"its weights '{key}' aren't where they were expected")
+        f.seek(many * _BYTES.get(kind.removesuffix("Storage"), 1), 1)
+    if f.tell() > size: raise ValueError("it ends too early")
+
+def damage_in(file: str | os.PathLike) -> str | None:
+    "What is broken in the file of a checkpoint; None where it is whole, whoever wrote it. Runs nothing of it."
+    with open(file, "rb") as f:
+        if not (head := f.read(4)): return "it is empty"
+        f.seek(0)
+        try: _look_through_zip(f) if head == b"PK\x03\x04" else _look_through_old(f, os.fstat(f.fileno()).st_size)
+        except EOFError: return "it ends too early"
+        except Exception as e: return str(e).splitlines()[0] if str(e) else type(e).__name__  # a broken pickle raises anything
+    return None
+
+# %% ../../nbs/core/08_classifier.ipynb #e32b92d5
+def unreadable_checkpoint(file: str | os.PathLike, why: str) -> PodError:
+    return PodError(f"'{file}' can't be read: it is damaged, or no checkpoint ({why})")
+
 def read_checkpoint(file: str | os.PathLike) -> dict:
-    "A checkpoint, read without running code that it may hold."
+    "A checkpoint, read without running code that it may hold. Raises `PodError` for a damaged one, and for one with objects in it."
+    if why := damage_in(file): raise unreadable_checkpoint(file, why)
     try: return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError: pass
-    except (RuntimeError, EOFError) as e: raise PodError(f"'{file}' can't be read: it is damaged, or no checkpoint") from e
+    except (RuntimeError, EOFError, OSError) as e: raise unreadable_checkpoint(file, str(e).partition("\n")[0]) from e
     try: held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except ValueError: held = "a pickle"
     raise PodError(f"'{file}' holds more than weights and numbers ({held}), which could run anything when it is read: leave objects out with save_hyperparameters(ignore=[…])")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['USUAL_PORTS', 'TOKEN_LENGTH', 'TITLES', 'SAID', 'HEADERS', 'FORWARDED', 'FORM_BYTES', 'is_loopback', 'is_address',
-           'read_host', 'read_origin', 'Guard', 'read_base', 'read_name', 'read_token', 'own_names', 'make_guard',
-           'Asked', 'same', 'is_known', 'is_own_page', 'is_meant', 'decide', 'sentence_of', 'Answer', 'page', 'line',
-           'without_token', 'answer', 'entered', 'token_of', 'one_text', 'opens_window', 'is_browsers', 'origin_of',
-           'asked_of', 'is_form', 'respond', 'respond_to_form', 'tornado_guarded', 'joined', 'read_form', 'send_answer',
-           'GuardedASGI']
+           'read_host', 'read_origin', 'Guard', 'read_base', 'read_name', 'read_token', 'own_names', 'needs_token',
+           'make_guard', 'Asked', 'same', 'is_known', 'is_own_page', 'is_meant', 'decide', 'sentence_of', 'Answer',
+           'page', 'line', 'without_token', 'answer', 'entered', 'token_of', 'one_text', 'opens_window', 'is_browsers',
+           'origin_of', 'asked_of', 'is_form', 'respond', 'respond_to_form', 'tornado_guarded', 'joined', 'read_form',
+           'send_answer', 'GuardedASGI']
 
 # %% ../../nbs/core/13_guard.ipynb #b6e73e67
 import hashlib, hmac, ipaddress, os, re, secrets, socket
@@ -112,6 +112,10 @@ def own_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, short, f"{short}.local")))
 
 # %% ../../nbs/core/13_guard.ipynb #9831cdd4
+def needs_token(host: str, names: tuple[str, ...] | list[str] = ()) -> bool:
+    "Whether others can reach a server that listens on `host` and goes by `names`."
+    return bool(names) or not is_loopback(host)
+
 def make_guard(host: str = "127.0.0.1",  # to listen on
                port: int = 0,
                token: str | None = None,  # default: POD_TOKEN; outside of loopback one is made where there is none
@@ -119,7 +123,7 @@ def make_guard(host: str = "127.0.0.1",  # to listen on
                base: str = "/",  # where its pages begin
               ) -> Guard:
     "The guard of a server. Raises `PodError` for a token, a name or a path that can't be."
-    outside = bool(names) or not is_loopback(host)
+    outside = needs_token(host, names)
     token = os.environ.get("POD_TOKEN", "") if token is None else token
     if token: token = read_token(token)
     elif outside: token = secrets.token_urlsafe(24)

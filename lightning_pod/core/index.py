@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .config import PodError, Workspace, read_bytes, workspace
-from .job import ENDED, SETTLED, Job, JobView, Lease, job_folders, newest_events
+from .job import DEAD_ELSEWHERE_S, ENDED, SETTLED, Job, JobView, Lease, job_folders, newest_events
 
 # %% ../../nbs/core/15_index.ipynb #9539fdf7
 def stamp(folder: str | os.PathLike,
@@ -59,7 +59,8 @@ class Index:
         "Whether a Job of this state is still in it, its files being the same."
         if status in SETTLED or status == "damaged": return True
         if status != "died": return False
-        try: return Lease(folder / "lock").holder() is None
+        lease = Lease(folder / "lock")
+        try: return lease.holder() is None and lease.age() >= DEAD_ELSEWHERE_S
         except OSError: return False
 
     def forget(self):
@@ -85,11 +86,21 @@ class Index:
         except (sqlite3.DatabaseError, ValueError, TypeError): self.forget()  # damaged: it is only a view
         return {}
 
+    def _begin(self, db: sqlite3.Connection):
+        "Make the table, unless there is one; then what earlier versions left goes."
+        tables = [name for name, in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if self.table in tables: return
+        db.execute(f"CREATE TABLE {self.table} (folder BLOB PRIMARY KEY, stamp TEXT, row TEXT) WITHOUT ROWID")
+        kind = self.table.rpartition("_")[0]
+        for old in tables:
+            if old.rpartition("_")[0] == kind: db.execute(f'DROP TABLE "{old}"')
+        for file in [self.file.with_name("runs.json"), *self.file.parent.glob(".runs.json.*.tmp")]: file.unlink(missing_ok=True)
+
     def _save(self, new: dict[bytes, tuple[str, dict]], gone: list[bytes]):
         with contextlib.suppress(OSError, sqlite3.Error):  # somebody else's workspace, or a full disk
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self._open() as db:
-                db.execute(f"CREATE TABLE IF NOT EXISTS {self.table} (folder BLOB PRIMARY KEY, stamp TEXT, row TEXT) WITHOUT ROWID")
+                self._begin(db)
                 db.executemany(f"INSERT OR REPLACE INTO {self.table} VALUES (?, ?, ?)", [(f, s, json.dumps(r, default=str)) for f, (s, r) in new.items()])
                 db.executemany(f"DELETE FROM {self.table} WHERE folder = ?", [(f,) for f in gone])
 
@@ -242,6 +253,7 @@ def _kind_of(folder: Path) -> str:
 
 def remove_jobs(jobs: Sequence[Job], force: bool = False,  # stop first what is going on
                 also: Callable[[list[Job]], list[str]] = lambda jobs: [],  # called when they are out of sight; brings notes
+                alone: contextlib.AbstractContextManager | None = None,  # held while they are taken out of sight, which takes a moment
                ) -> dict:  # removed: ids; freed: bytes of the disk; notes: what else to know
     "Remove Jobs for good. Raises `PodError`, and removes nothing, where one is going on."
     found = list({j.path: j for j in jobs}.values())
@@ -253,7 +265,7 @@ def remove_jobs(jobs: Sequence[Job], force: bool = False,  # stop first what is 
     ids, homes = [j.id for j in found], {j.path.parent for j in found}
     notes = [f"{', '.join(users)} names {'run ' * (j.path.parent.name == 'runs')}{j.id}, which is gone now" for j in found
              if (users := [u for u in dependents(j, workspace(_above(j.path.parent))) if u.split()[-1] not in ids])]
-    hidden = [hide(j) for j in found]
+    with alone or contextlib.nullcontext(): hidden = [hide(j) for j in found]
     freed = sum(map(disk_use, hidden))
     for path in {*hidden, *(p for home in homes for p in home.glob(".*.removed"))}:
         try: delete(path)

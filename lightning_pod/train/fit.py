@@ -27,7 +27,7 @@ from ..core.job import Context, JobStopped
 from ..core.nets import check_takes
 from ..core.pretrain import Pretrainer, view_augment
 from ..core.sources import as_array, check_source
-from ..core.trust import load_checkpoint, objects_in, sign, trust as trust_job
+from ..core.trust import load_checkpoint, objects_in, sign, signed, trust as trust_job
 from lightning_pod.train.devices import (
     Rank,
     as_it_was,
@@ -247,7 +247,9 @@ class JobHooks(LoopState):
         first = self.run.checkpoints / ("best.ckpt" if is_best else "last.ckpt")
         self._save(trainer, first.name)
         if is_best and trainer.is_global_zero:
-            with replacing(first.with_name("last.ckpt")) as tmp: tmp.write_bytes(first.read_bytes())
+            data, last = first.read_bytes(), first.with_name("last.ckpt")
+            if signed(first, data): sign(last, data)
+            with replacing(last) as tmp: tmp.write_bytes(data)
         self._check_monitor(trainer, row)
         if trainer.strategy.broadcast(self._patience_is_over()):
             trainer.should_stop = True
@@ -582,17 +584,18 @@ def make_data(c: FitConfig,
 def prepared(data: pl.LightningDataModule, ctx: Context | None = None, show: ProgressLine | None = None) -> pl.LightningDataModule:
     "`data`, an `ImageData` being loaded and decoded, with progress; a request to stop is heard between two images."
     if not isinstance(data, ImageData): return data
-    last = [0.0]
+    last, theirs = [0.0], data.on_progress
 
     def tell(done: int, total: int):
         if ctx: ctx.check()
+        if theirs: theirs(done, total)
         if done < total and time.monotonic() - last[0] < 0.3: return
         last[0] = time.monotonic()
         if ctx: ctx.emit("preparing", done=done, total=total)
         elif show: show({"kind": "preparing", "done": done, "total": total})
     data.on_progress = tell
-    data.setup()
-    data.on_progress = None
+    try: data.setup()
+    finally: data.on_progress = theirs
     return data
 
 # %% ../../nbs/train/21_fit.ipynb #1cd62ce7

@@ -668,7 +668,7 @@ def remove(*runs: str | Run, force: bool = False,  # stop first what is going on
     if not found: raise PodError("no run to remove: name one or more")
     ws = workspace(found[0].path.parent.parent)
     elsewhere = [(r.id, _elsewhere(r)) for r in found]
-    with _alone(ws.machine / "runs.lock"): gone = remove_jobs(found, force)
+    gone = remove_jobs(found, force, alone=_alone(ws.machine / "runs.lock"))  # what is to be stopped first may take its time
     kept = [f"{', '.join(others)} keeps what it was sent of run {id}" for id, others in elsewhere if others]
     aim = _change_aim(ws, {"delete": gone["removed"]}) if (ws.path / ".aim").is_dir() else {}
     run_rows(ws)
