@@ -139,7 +139,7 @@ def _read_labels(labels) -> list[str] | None:
 
 # %% ../../nbs/train/24_probes.ipynb #8893af70
 def _of_onnx(file: Path, names: list[str] | None) -> Subject:
-    ort = optional("onnxruntime", "lightning_pod[report]", "to run an ONNX file")
+    ort = optional("onnxruntime", "lightning_pod[package]", "to run an ONNX file")
     if not file.exists(): raise PodError(f"no such file: '{file}'")
     try: session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as e: raise PodError(f"'{file}' can't be run by ONNX Runtime: {str(e).splitlines()[0]}") from e
