@@ -1066,7 +1066,7 @@ app = App(R())
         assert f"ANSWER {answer} True" in out and out.count("BUILT") == 1
     else:
         p = pod("run", file, code=None)
-        assert p.returncode in (1, 2) and f"{package} is needed for Page: pip install '{package}'" in p.stdout + p.stderr
+        assert p.returncode in (1, 2) and f"{package} is needed for Page: pip install 'lightning_pod[{package}]'" in p.stdout + p.stderr
 
 
 NODES = """

@@ -7,10 +7,14 @@ import socket
 import threading
 import time
 
+import numpy as np
 import pytest
 from conftest import wait_for
+from PIL import Image
 from workbench import Bench
 
+from lightning_pod.core.image import formats_in_words
+from lightning_pod.train.fit import fit
 from lightning_pod.train.runs import list_runs
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -373,6 +377,43 @@ def folder_with_a_damaged_image():
             Image.new("L", (8, 8), i).save(folder / name / f"{i}.png")
     (folder / "cat" / "torn.png").write_bytes(b"torn")
     return folder
+
+
+def test_what_a_run_remarks_and_which_runs_are_damaged_is_said_where_it_is_asked(browser, pod, workspace):
+    rng = np.random.default_rng(0)
+    stripes = np.where((np.arange(8) % 4 < 2)[:, None, None], 200, 40) + rng.integers(0, 40, (40, 8, 8, 3))
+    images = np.concatenate([stripes[:20], stripes[20:].transpose(0, 2, 1, 3)]).astype(np.uint8)
+    labels = ["lying"] * 20 + ["standing"] * 20
+    run = fit((images, labels), "podnet_n", epochs=1, loggers="none", progress=False)
+    (workspace / "runs" / "<b>notes").mkdir()
+    files = {"grey.png": images[0, ..., 0], "coloured.png": images[0]}
+    for name, a in files.items():
+        Image.fromarray(a).save(workspace / name)
+    bench = Bench(pod)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(SLOW_MS)
+    opened(page, bench)
+    page.get_by_role("tab", name="Infer").click()
+    page.wait_for_selector(".pod-damaged:has-text('A run is damaged and can\\'t be asked')")
+    assert "<b>notes: it holds no status.json" in page.locator(".pod-damaged").inner_text()
+    assert page.locator(".pod-damaged b").count() == 0
+    choice = page.locator("select").filter(has=page.locator(f"option:has-text('{run.id}')")).last
+    assert choice.locator("option").count() == 1  # what is damaged is no choice
+    page.get_by_role("tab", name="Upload").click()
+    page.wait_for_selector(f"text={formats_in_words('or')}")
+    upload(page, workspace / "grey.png")
+    page.wait_for_selector(".pod-warning:has-text('the image has no colour')")
+    assert page.locator(".pod-probs tr").count() == 2
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.wait_for_function("document.documentElement.scrollWidth <= 360")
+    inputs, columns = (page.locator(f"{c}:visible").bounding_box() for c in (".pod-inputs", ".pod-cols"))
+    assert inputs["x"] + inputs["width"] <= columns["x"] + columns["width"]  # nothing is cut off at the right
+    upload(page, workspace / "coloured.png")
+    page.wait_for_selector(".pod-line:has-text('coloured.png')")
+    page.wait_for_function("!document.body.innerText.includes('the image has no colour')")
+    context.close()
+    bench.end()
 
 
 def test_ctrl_c_ends_everything_it_started(page, bench, pod):

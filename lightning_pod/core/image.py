@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'NAMES_OF', 'LARGEST_PIXELS', 'SIXTEEN_BITS', 'formats', 'formats_in_words',
-           'formats_anew', 'ImageError', 'open_image', 'opened', 'Head', 'head_of', 'peek', 'check_depth', 'eight_bits',
-           'value_range', 'upright', 'to_uint8', 'guess_depth', 'ImageSpec']
+           'readable_suffixes', 'formats_anew', 'ImageError', 'open_image', 'opened', 'Head', 'head_of', 'peek',
+           'check_depth', 'eight_bits', 'value_range', 'upright', 'to_uint8', 'guess_depth', 'ImageSpec']
 
 # %% ../../nbs/core/01_image.ipynb #918da901
 import contextlib, functools, io, math, os, re, threading
@@ -43,6 +43,10 @@ def formats_in_words(last: str = "and",  # what stands before the last one
     "The formats that this machine reads, as a list in a sentence."
     *names, end = (NAMES_OF.get(f, f) for f in formats())
     return f"{', '.join(names)} {last} {end}"
+
+def readable_suffixes() -> tuple[str, ...]:
+    "The suffixes of the formats that this machine reads."
+    return tuple(suffix for f in formats() for suffix in FORMATS[f])
 
 def formats_anew() -> tuple[str, ...]:
     "`formats`, looked for once more: a package may have been installed since."

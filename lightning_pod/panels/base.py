@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'Curves', 'run_charts', 'thinned', 'Pad', 'ink_box', 'ink_share', 'centre',
-           'field_widget', 'field_value', 'style', 'error_html', 'heading', 'hint', 'picture', 'probability_table',
-           'sentence', 'Ticker', 'guarded', 'Starter', 'fill']
+           'field_widget', 'field_value', 'style', 'error_html', 'warning_html', 'heading', 'hint', 'picture',
+           'probability_table', 'sentence', 'Ticker', 'guarded', 'Starter', 'fill']
 
 # %% ../../nbs/panels/50_base.ipynb #11c3d78f
 import base64, html, io, threading
@@ -15,6 +15,7 @@ import anywidget
 import ipywidgets as w
 import numpy as np
 import traitlets as t
+import yaml
 
 from ..core.config import PodError, asset, explain
 
@@ -126,11 +127,21 @@ def field_widget(name: str, type: str,  # as it is annotated: "int | None"
 
 def field_value(name: str, type: str, default, text):
     "What the widget says: of the field's type, None where it was left empty. Raises `PodError` for text that is no number where one is needed."
-    if not isinstance(text, str) or "str" in type: return text if not isinstance(text, str) else text.strip() or default
+    if not isinstance(text, str): return text
     if not (text := text.strip()): return default
+    if "list" in type: return _listed(name, text)
+    if "str" in type: return text
     kind, word = (int, "a whole number") if "int" in type else (float, "a number")
     try: return kind(text)
     except ValueError: raise PodError(f"{name}={text!r}: expected {word}{', or nothing for the default' if default is None else ''}") from None
+
+# %% ../../nbs/panels/50_base.ipynb #85f82808
+def _listed(name: str, text: str):
+    "A word, a number or a list, as it is typed."
+    try: value = yaml.safe_load(f"[{text}]" if "," in text and text[0] != "[" else text)
+    except yaml.YAMLError: value = None
+    if isinstance(value, (str, int, float, list)): return value
+    raise PodError(f"{name}={text!r}: expected a word, a number, or numbers with commas")
 
 # %% ../../nbs/panels/50_base.ipynb #72713b82
 def style() -> w.HTML:
@@ -138,6 +149,7 @@ def style() -> w.HTML:
     return w.HTML(f"<style>{asset('css', 'pod.css').read_text()}</style>", layout={"display": "none"})
 
 def error_html(text: str) -> str: return f'<div class="pod-error" role="alert">{html.escape(text)}</div>' if text else ""
+def warning_html(text: str) -> str: return f'<div class="pod-warning">{html.escape(text)}</div>' if text else ""
 def heading(text: str) -> w.HTML: return w.HTML(f'<h3 class="pod-h">{html.escape(text)}</h3>')
 def hint(text: str) -> w.HTML: return w.HTML(f'<div class="pod-hint">{html.escape(text)}</div>')
 

@@ -41,7 +41,7 @@ class StudySettings(w.VBox):
         self.pruner = w.Combobox(value="auto", options=list(PRUNERS), description="Pruner", **free)
         more = w.Accordion([w.VBox([self.sampler, hint("who proposes: tpe, gp, cmaes, random, grid …"), self.pruner, hint("who ends bad trials early: median, hyperband …; none")])], titles=["More settings"])
         super().__init__([self.data, self.model, self.epochs, hint("of each trial"), self.trials, self.minutes, hint("no trial is begun after; empty: as long as it takes"), self.workers, hint("trainings at a time, each with its share of the cores"),
-                          self.objective, hint("a metric, or several: valid_acc, ms_per_image"), heading("Space"), self.space, more])
+                          self.objective, hint("a metric, or several: valid_acc, ms_per_image"), heading("Space"), self.space, hint("any setting of a training: a range, a list of choices, or one value for all trials"), more])
         self.add_class("pod-settings")
 
     def asked(self) -> dict:
