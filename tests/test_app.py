@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import alive, fill, litter, wait_for
 
@@ -1160,18 +1159,27 @@ def test_importing_the_app_brings_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_repair_an_idle_app_uses_no_time(pod, program):
-    p = started(pod, program(SLEEPING))
-    processes = [psutil.Process(p.pid), psutil.Process(value_of("pid", "root.w"))]
-    wait_for(lambda: app_job().status == "running", 10)
-    time.sleep(0.5)  # what a start leaves to be done
+def test_repair_an_idle_app_does_nothing(pod, program):
+    begin = "    def run(self):\n        self.w.run()"
+    assert begin in SLEEPING
+    p = started(pod, program(SLEEPING.replace(begin, begin.replace("\n", "\n        print('TURN')\n"))))
+    app = app_job()
 
-    def used():
-        return sum(sum(q.cpu_times()[:2]) for q in processes)
+    def done() -> list[int]:
+        """How often the Flow was called; where the system tells, how often its thread has waked up, and a busy Work's."""
+        tasks = [Path(f"/proc/{pid}/task/{pid}/status") for pid in (p.pid, value_of("pid", "root.w"))]
+        woken = [re.search(r"^voluntary_ctxt_switches:\s*(\d+)", f.read_text(), re.M) for f in tasks if f.exists()]
+        return [app.log().count("TURN"), *(int(m[1]) for m in woken)]
 
-    before, began = used(), time.monotonic()
-    time.sleep(3)
-    assert (used() - before) / (time.monotonic() - began) < 0.03
+    def still() -> bool:
+        before = done()
+        for _ in range(3):
+            beat = os.stat(app.path / "lock").st_mtime_ns
+            wait_for(lambda beat=beat: os.stat(app.path / "lock").st_mtime_ns != beat, 60, "a heartbeat")
+        return done() == before
+
+    wait_for(still, 60, "three heartbeats in which nothing is done")
+    assert done()[0] >= 1 and p.poll() is None
     p.send_signal(signal.SIGINT)
     assert p.wait(30) == 130
 
