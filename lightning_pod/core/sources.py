@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from .config import PodError, cache_folder, explain, optional, replacing, unknown
+from .config import PodError, cache_folder, explain, replacing, unknown
 from .image import IMAGE_SUFFIXES, Head, ImageError, ImageSpec, head_of, open_image, peek, to_uint8
 
 # %% ../../nbs/core/03_sources.ipynb #7470ece2
@@ -925,7 +925,7 @@ def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
 @functools.cache
 def _http(process: int):  # connections don't outlive a fork
     "The connections of this process: at most 8 to a server at a time."
-    urllib3 = optional("urllib3", "urllib3", "to read images from the web")
+    import urllib3
     return urllib3.PoolManager(maxsize=8, block=True, headers={"User-Agent": "lightning_pod"})
 
 def _fetch(url: str, timeout: float, tries: int) -> bytes:
@@ -971,7 +971,7 @@ class UrlFiles(Files):
                 ):
         self.root, self.timeout, self.tries = cache_folder() / "urls", timeout, tries
         for scheme in {urlsplit(u).scheme for u in urls} - {"http", "https"}:
-            fsspec = optional("fsspec", "fsspec", f"to read {scheme}:// URLs")
+            import fsspec
             try: fsspec.get_filesystem_class(scheme)
             except (ImportError, ValueError) as e: raise PodError(f"{scheme}:// URLs can't be read: {e}") from e
 
