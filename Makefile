@@ -50,7 +50,7 @@ $(VENV)/pyvenv.cfg:
 
 $(VENV)/.app: $(SOURCES) | $(VENV)/pyvenv.cfg
 	@echo "installing into $(VENV): about 6 GB with PyTorch's CUDA parts, a few minutes the first time"
-	@$(PIP) install -e .
+	@$(PIP) install -e '.[lab]'
 	@touch $@
 
 $(VENV)/.dev: $(SOURCES) | $(VENV)/pyvenv.cfg

@@ -10,7 +10,8 @@ config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-EXTRAS = ("postgres", "s3", "timm", "tensorboard", "report", "cmaes", "mysql", "heic", "dev")
+EXTRAS = ("lab", "serve", "package", "loadtest", "ray", "postgres", "mysql", "s3", "streamlit", "gradio", "tensorboard",
+          "timm", "cmaes", "heic", "dev")
 
 setup(
     name=cfg["lib_name"],

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +145,8 @@ def test_weak_slices_are_found_by_any_column(lab, tmp_path):
 
 
 def test_saliency_is_what_captum_says(lab):
-    attr = pytest.importorskip("captum.attr", reason="pip install captum")
+    import captum.attr as attr
+
     subject, pictures = material(lab.run)
     x, said = pictures.x(range(16)), torch.arange(16) % 10
     s = Saliency(subject.net, x)
@@ -172,7 +172,6 @@ def small_vit():
                                                 ("densenet121", 64, 4), (small_vit, 64, 4),
                                                 ("timm/vit_tiny_patch16_224", 224, 14)])
 def test_saliency_finds_its_layer_in_any_net(name, size, places):
-    pytest.importorskip("captum.attr", reason="pip install captum")
     torch.manual_seed(0)
     if callable(name):
         net = name()
@@ -190,8 +189,6 @@ def test_saliency_finds_its_layer_in_any_net(name, size, places):
 
 
 def test_a_map_that_shows_nothing_of_the_net_is_called_meaningless(lab):
-    pytest.importorskip("captum.attr", reason="pip install captum")
-
     class Bright(nn.Module):
         def __init__(self):
             super().__init__()
@@ -206,15 +203,6 @@ def test_a_map_that_shows_nothing_of_the_net_is_called_meaningless(lab):
     assert max(like.values()) > LIKE_RANDOM
     found = look_into(subject_of(Bright(), [str(i) for i in range(10)]), pictures)
     assert any("meaningless" in n for n in found.notes)
-
-
-def test_without_captum_there_is_a_report_without_maps(lab, monkeypatch):
-    for name in [n for n in sys.modules if n.partition(".")[0] == "captum"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "captum", None)
-    found = look_into(*material(lab.run))
-    assert found.saliency is None and any("pip install 'captum'" in n for n in found.notes)
-    assert found.robustness is not None and found.map is not None
 
 
 # ---- the page

@@ -4,6 +4,7 @@ import json
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -365,6 +366,52 @@ def test_images_of_one_patient_are_never_in_two_splits(images, workspace, capsys
     assert len(set(check(table, group="patient_id").items.groups)) == 8
     assert cli.main(["data", "push", str(table), "--to", "patients", "--group", "patient_id"]) == 0
     assert len(set(load("store:patients").groups)) == 8
+
+
+def test_an_image_without_a_group_may_be_in_any_split(images, workspace):
+    """Half of the images are in four groups, of the others nothing is known."""
+    paths = sorted(images.rglob("*.png"))
+    labels = [p.parent.name for p in paths]
+
+    def named(nothing) -> list:
+        return [f"g{i % 4}" if i % 2 else nothing for i in range(40)]
+
+    def frame(nothing, column: str = "group") -> pd.DataFrame:
+        return pd.DataFrame({"path": paths, "label": labels, column: named(nothing)})
+
+    def csv(column: str) -> Path:
+        frame(None, column).to_csv(images.parent / f"{column}.csv", index=False)
+        return images.parent / f"{column}.csv"
+
+    push(frame(None), "some")
+    push(csv("group"), "table")
+    numbers = [float(i % 8) if i % 2 else np.nan for i in range(40)]
+    items = load(images)
+    forms = [  # the source, what to say, whether it is said that some are in no group
+        *((frame(nothing), {}, True) for nothing in (None, np.nan, "", "  ", pd.NA)),
+        (csv("group"), {}, True),
+        (csv("film"), {"group": "film"}, True),
+        (frame(None, "old").assign(Patient_ID=[f"{i % 6}" if i % 2 or i < 12 else None for i in range(40)]), {}, True),
+        (images, {"group": named(None)}, True),
+        (images, {"group": r"(\d[1379])?\.png"}, True),
+        ((pixels(), np.arange(40) % 2), {"group": numbers}, True),
+        (replace(items, groups=np.array(named(None), object)), {}, False),
+        (replace(items, groups=np.array(numbers)), {}, False),
+        ("store:some", {}, False),
+        ("store:table", {}, False),
+    ]
+    for source, asked_for, told in forms:
+        for seed in range(3):
+            data = ImageData(source, valid=0.2, test=0.2, seed=seed, **asked_for).setup()
+            groups = [data.items.groups[data.parts[s]] for s in ("train", "valid", "test")]
+            held = [set(g) - {""} for g in groups]
+            assert all("" in g for g in groups) and sum(map(len, held)) == len(set().union(*held)), (source, groups)
+            assert [len(g) for g in groups][1:] == pytest.approx([8, 8], abs=2), (source, groups)
+        assert any("images are in no group: each stands for itself" in r for r in data.remarks) == told, data.remarks
+    assert load(frame("").assign(group="")).groups is None
+    assert load((pixels(), np.arange(40) % 2), group=[None] * 40).groups is None
+    given = frame("").assign(group=["g"] + [""] * 39, split=["train"] + ["test", "train", "train"] * 13)
+    assert not [f for f in check(given) if "of group" in f.text]
 
 
 # ---- asking about images

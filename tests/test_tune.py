@@ -268,7 +268,7 @@ def test_every_sampler_and_pruner_can_be_had():
         try:
             assert type(make_sampler(name, steps, seed=1)).__name__ == cls
         except PodError as e:
-            assert name == "cmaes" and "pip install 'cmaes'" in str(e)
+            assert name == "cmaes" and "pip install 'lightning_pod[cmaes]'" in str(e)
     needs = {"percentile": "percentile, percentile=25", "threshold": "threshold, lower=0.5"}
     for name, cls in PRUNERS.items():
         assert type(make_pruner(needs.get(name, name), 9)).__name__ == cls

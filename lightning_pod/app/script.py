@@ -16,7 +16,7 @@ from typing import Any
 
 from .drive import Payload, _sum_of
 from .flow import Flow
-from .state import List, dumps, loads
+from .state import List, dumps, face, loads
 from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest
 from ..core.config import PodError, asset, optional
 from ..core.trust import read_signed, write_signed
@@ -296,7 +296,8 @@ def _file_digest(path: str, mtime: int, size: int) -> str:
 
 class _ScriptWork(Work):
     "What the script Works have in common."
-    _pod_internal = (*INTERNAL, "_pod_key_args")
+    _pod_internal = (*INTERNAL, "_pod_key_args", "_pod_training")
+    training = face("_pod_training", "What Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …")
     def __init__(self, script_path: str | os.PathLike, script_args: list | str | None = None, env: dict | None = None,
                  input_files: list[str] | None = None,  # files that the script reads: when one changes, a call is made again
                  **kwargs):
@@ -304,7 +305,7 @@ class _ScriptWork(Work):
         self.script_path, self.env, self.input_files = str(script_path), env, [str(f) for f in input_files or []]
         self.script_args = shlex.split(script_args) if isinstance(script_args, str) else [str(a) for a in script_args or []]
         self.pid, self.exit_code = None, None
-        self.training = {}  # what Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …
+        self._pod_training = {}
 
     def _pod_set(self, name: str, value):
         super()._pod_set(name, value)
@@ -327,7 +328,7 @@ class _ScriptWork(Work):
 
     def _pod_tell(self, report: dict, row: bool = False):
         "What a Trainer reports becomes state, and the Job's progress and metrics."
-        self.training = {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])}
+        self._pod_sync("_pod_training", {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])})
         if (job := getattr(self._pod_runner, "job", None)) is None: return
         loss = {k: v for k, v in report["metrics"].items() if k == "train_loss"}
         if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"], epochs=report["epochs"], **loss)
@@ -471,7 +472,7 @@ class _FabricNode(_Node): _pod_makes = _FABRICS, "Fabric", {}
 class _SpawnNode:
     "Before a Work's class: its `run()` stands in a process group of torch and is told its place."
     def run(self, main_address: str, main_port: int, num_nodes: int, node_rank: int):
-        torch = optional("torch", "torch", "for several nodes")
+        import torch
         os.environ.update(_of_node(main_address, main_port, num_nodes, node_rank))
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, rank=node_rank, world_size=num_nodes)
@@ -504,7 +505,7 @@ _TYPES = {"Text": ("text", str), "Image": ("image", str), "Category": ("category
 def __getattr__(name: str):
     "A type of a server's input or output: a class of pydantic's, made when it is first asked for."
     if name not in _TYPES: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pydantic = optional("pydantic", "pydantic", "for the types of a server")
+    pydantic = optional("pydantic", "lightning_pod[serve]", "for the types of a server")
     field, kind = _TYPES[name]
     globals()[name] = made = pydantic.create_model(name, __module__=__name__, **{field: (kind, ...) if name[0] == "_" else (kind | None, None)})
     return made
@@ -514,8 +515,8 @@ class PythonServer(Work):
     def __init__(self, input_type: type | None = None, output_type: type | None = None,  # pydantic models; default {"payload": str} -> {"prediction": str}
                  **kwargs):
         super().__init__(**{"parallel": True, **kwargs})
-        pydantic = optional("pydantic", "pydantic", "for the types of a server")
-        optional("fastapi", "fastapi uvicorn", "to serve predictions")
+        pydantic = optional("pydantic", "lightning_pod[serve]", "for the types of a server")
+        for needed in ("fastapi", "uvicorn"): optional(needed, "lightning_pod[serve]", "to serve predictions")
         self._pod_input_type, self._pod_output_type = input_type or __getattr__("_Input"), output_type or __getattr__("_Output")
         for t in (self._pod_input_type, self._pod_output_type):
             if not (isinstance(t, type) and issubclass(t, pydantic.BaseModel)): raise TypeError(f"{type(self).__name__}: {t!r} is no pydantic BaseModel")
@@ -543,10 +544,10 @@ class PythonServer(Work):
 
 class _Page(Work):
     "What the pages have in common: a package that they need, and a model that is built once."
-    _pod_needs: tuple[str, str]  # the package, and what installs it
+    _pod_needs: str  # the package, and the name of the extra that installs it
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        optional(*self._pod_needs, f"for {type(self).__name__}")
+        optional(self._pod_needs, f"lightning_pod[{self._pod_needs}]", f"for {type(self).__name__}")
         self._pod_model, self.ready = None, False
 
     @property
@@ -555,7 +556,7 @@ class _Page(Work):
 
 class ServeGradio(_Page):
     "A Gradio page around `predict`; `inputs`, `outputs` and `examples` are attributes of the class."
-    _pod_needs = "gradio", "gradio"
+    _pod_needs = "gradio"
     inputs: Any = None
     outputs: Any = None
     examples: list | None = None
@@ -583,7 +584,7 @@ class ServeGradio(_Page):
 
 class ServeStreamlit(_Page):
     "A Streamlit page: `build_model` once, `render` at each interaction."
-    _pod_needs = "streamlit", "streamlit"
+    _pod_needs = "streamlit"
     def render(self): raise NotImplementedError(f"{type(self).__name__} has no render()")
 
     def run(self):

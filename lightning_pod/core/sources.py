@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from .config import PodError, cache_folder, explain, optional, replacing, unknown
+from .config import PodError, cache_folder, explain, replacing, unknown
 from .image import IMAGE_SUFFIXES, Head, ImageError, ImageSpec, head_of, open_image, peek, to_uint8
 
 # %% ../../nbs/core/03_sources.ipynb #7470ece2
@@ -92,7 +92,7 @@ class Items:
     keys: list[str] | None = None  # one per item, of `files`; None: the item's number
     files: Files | None = None  # where the encoded images are
     split: np.ndarray | None = None  # [N] of "train", "valid", "test": prescribed by the source
-    groups: np.ndarray | None = None  # [N]: items of one group (a patient, a film) are never in two splits
+    groups: np.ndarray | None = None  # [N]: items of one group (a patient, a film) are never in two splits; "" (or None, NaN): in no group
     glyphs: bool = False  # drawings of signs, which may not be mirrored
     hashes: list[str] | None = None  # SHA-256 of each image's bytes, filled when they are read
     version: str | None = None  # of a stored data set
@@ -112,6 +112,16 @@ class Items:
         for column in _COLUMNS:
             if (v := getattr(self, column)) is not None and len(v) != len(self):
                 raise PodError(f"{self.name}: {len(v)} {column} for {len(self)} labels: expected one of each per item")
+        if self.groups is not None and not all(texts := _texts(np.asarray(self.groups).tolist())):
+            self.groups = np.array(texts) if any(texts) else None
+
+    def apart(self) -> np.ndarray | None:  # [N] int64
+        "A number for each group; an item that is in none has one of its own. None where there are no groups."
+        if self.groups is None: return None
+        names, number = np.unique(self.groups, return_inverse=True)
+        alone = np.asarray(self.groups) == ""
+        number[alone] = len(names) + np.arange(alone.sum())
+        return number
 
     def take(self, index: Sequence[int] | np.ndarray) -> "Items":
         "These items alone: by number, or where a mask of N booleans is true."
@@ -835,7 +845,7 @@ def _labelled(name: str, paths: list[str], labels: list[str], base: Path, rows: 
               split: list[str] | None = None, groups: list[str] | None = None) -> Items:
     "Images by path or URL, with their labels. Raises `PodError` that names the rows with something missing, unknown or contradictory."
     if not paths: raise PodError(f"{rows.name} is empty: expected one {rows.word} per image")
-    for what, column in (("no path", paths), ("no label", labels), ("no split", split or ()), ("no group", groups or ())):
+    for what, column in (("no path", paths), ("no label", labels), ("no split", split or ())):
         rows.refuse([i for i, v in enumerate(column) if not v], what, "fill it in, or take the images out")
     urls = [i for i, p in enumerate(paths) if "://" in p]
     if len(urls) not in (0, len(paths)): rows.refuse(urls, "URLs among paths of files", "keep them in two tables, or bring the files here")
@@ -865,8 +875,8 @@ def _group_of(frame, found: dict[str, str],  # of `_fields`
     if group is not None:
         if group.strip().lower() not in there: raise unknown("column", group, there.values())
         column = there[group.strip().lower()]
-        return _texts(frame[column]), column, []
-    if "group" in found: return (texts if any(texts := _texts(frame[found["group"]])) else None), found["group"], []
+        return (texts := _texts(frame[column])), column, _ungrouped(texts, rows.name)
+    if "group" in found: return (texts := _texts(frame[found["group"]])), found["group"], _ungrouped(texts, rows.name) if any(texts) else []
     names = {re.sub(r"[\W_]+|(id|uid|nr|no|number|name)$", "", re.sub(r"[\W_]+", "", n)): c for n, c in there.items()}
     for column in (names[n] for n in _GROUPS if n in names and names[n] not in found.values()):
         texts = _texts(frame[column])
@@ -874,9 +884,15 @@ def _group_of(frame, found: dict[str, str],  # of `_fields`
         if not 5 <= len(values) < len([t for t in texts if t]): continue
         if split and len({(t, s) for t, s in zip(texts, split, strict=True) if t}) > len(values):
             return None, column, [f"{rows.name}: images of one {column!r} are in several of its splits, so the test is easier than new ones will be"]
-        alone = [t or f"row {n}" for t, n in zip(texts, rows.numbers, strict=True)]
-        return alone, column, [f"{rows.name}: the column {column!r} ({len(values):,} values) was taken for what belongs together: images of one value are never in two splits. group='none' leaves it out"]
+        told = f"{rows.name}: the column {column!r} ({len(values):,} values) was taken for what belongs together: images of one value are never in two splits. group='none' leaves it out"
+        return texts, column, [told, *_ungrouped(texts, rows.name)]
     return None, None, []
+
+def _ungrouped(groups: list[str], name: str) -> list[str]:
+    "A remark on images that are in no group, where groups were asked for."
+    alone = sum(not g for g in groups)
+    if alone == len(groups): return [f"{name}: no image is in a group, so any may be in any split"]
+    return [f"{name}: {alone:,} of {len(groups):,} images are in no group: each stands for itself, and may be in any split"] if alone else []
 
 def _unused(frame, used: Iterable, rows: _Rows) -> list[str]:
     "A remark that names the columns nothing looks at."
@@ -909,7 +925,7 @@ def table(source,  # a DataFrame, or a file: .csv, .tsv, .parquet
 @functools.cache
 def _http(process: int):  # connections don't outlive a fork
     "The connections of this process: at most 8 to a server at a time."
-    urllib3 = optional("urllib3", "urllib3", "to read images from the web")
+    import urllib3
     return urllib3.PoolManager(maxsize=8, block=True, headers={"User-Agent": "lightning_pod"})
 
 def _fetch(url: str, timeout: float, tries: int) -> bytes:
@@ -955,7 +971,7 @@ class UrlFiles(Files):
                 ):
         self.root, self.timeout, self.tries = cache_folder() / "urls", timeout, tries
         for scheme in {urlsplit(u).scheme for u in urls} - {"http", "https"}:
-            fsspec = optional("fsspec", "fsspec", f"to read {scheme}:// URLs")
+            import fsspec
             try: fsspec.get_filesystem_class(scheme)
             except (ImportError, ValueError) as e: raise PodError(f"{scheme}:// URLs can't be read: {e}") from e
 
@@ -1122,7 +1138,8 @@ def _check_groups(items: Items):
     "Raise `PodError` when the source itself spreads a group over its splits."
     if items.split is None: return
     splits = {}
-    for g, s in zip(items.groups.tolist(), items.split.tolist()): splits.setdefault(g, {})[s] = None
+    for g, s in zip(items.groups.tolist(), items.split.tolist()):
+        if g != "": splits.setdefault(g, {})[s] = None
     if torn := [f"{g!r} in {' and '.join(s)}" for g, s in splits.items() if len(s) > 1]:
         raise PodError(f"{items.name} has items of one group in several splits ({_some(torn)}): "
                        "put each group in one split, or leave the splits out; group='none' lets them be torn")
@@ -1139,7 +1156,7 @@ def _in_order(order: np.ndarray, counts: np.ndarray, aim: np.ndarray) -> tuple[f
 
 def _take_groups(rng, pool: np.ndarray, items: Items, n: float, name: str) -> tuple[np.ndarray, np.ndarray]:
     "About `n` of `pool` in whole groups, near to each class's share; what is left."
-    names, group = np.unique(items.groups[pool], return_inverse=True)
+    names, first, group = np.unique(items.apart()[pool], return_index=True, return_inverse=True)
     counts = np.zeros((len(names), len(items.classes)))  # images by group and class
     np.add.at(counts, (group, items.labels[pool]), 1)
     total = counts.sum(0)
@@ -1150,7 +1167,7 @@ def _take_groups(rng, pool: np.ndarray, items: Items, n: float, name: str) -> tu
     if not chosen:  # all are larger than the share: the smallest that leaves something of each class
         chosen = [g for g in np.argsort(counts.sum(1), kind="stable") if (counts[g] < total)[total > 0].all()][:1]
     if not chosen:
-        raise PodError(f"{items.name} has too few groups for a {name} split: {len(names)} left to train on ({_some(names.tolist(), 5)}), "
+        raise PodError(f"{items.name} has too few groups for a {name} split: {len(names)} left to train on ({_some([str(g) for g in items.groups[pool][first] if g != ''], 5)}), "
                        f"and each holds all images of some class; give more groups, {name}=0, or group='none'")
     mask = np.isin(group, chosen)
     return pool[mask], pool[~mask]
@@ -1254,8 +1271,9 @@ def load(source="digits",  # a name of NAMES, a folder, an archive, a table, a l
 def _grouped(items: Items, group: str | Sequence | None) -> Items:
     "The items with the groups that were asked for; a remark where paths name patients and nothing was asked for."
     if isinstance(group, str) and group == "none": return replace(items, groups=None)
-    if isinstance(group, str): return replace(items, groups=np.array(_found_in(items, group)))
-    if group is not None: return replace(items, groups=np.array(_texts(as_array(group).tolist())))
+    if group is not None:
+        texts = _texts(_found_in(items, group) if isinstance(group, str) else as_array(group).tolist())
+        return replace(items, groups=np.array(texts), remarks=[*items.remarks, *_ungrouped(texts, items.name)])
     if items.groups is not None or not items.keys: return items
     named = [m[0].lower() if (m := _PERSON.search(k)) else "" for k in items.keys]
     if "" in named or not 5 <= len(set(named)) < len(named): return items

@@ -7,7 +7,7 @@ __all__ = ['EXTENSIONS', 'Workbench', 'voila_options', 'tornado_settings', 'log_
            'page_handler', 'shutdown_handler', 'guarded_voila', 'guard_again', 'serve_body', 'up']
 
 # %% ../../nbs/panels/58_workbench.ipynb #c52d043f
-import contextlib, html, os, re, sys, threading
+import contextlib, html, importlib.util, os, re, sys, threading
 
 import ipywidgets as w
 
@@ -172,6 +172,8 @@ def up(host: str = "127.0.0.1",  # address to listen on
        ) -> int:  # exit code
     "Serve the workbench until Ctrl-C or `pod stop`. Raises `PodError` where the port is taken, or a setting can't be."
     ws = workspace()
+    if lacking := [n for n in ("voila", "ipykernel") if importlib.util.find_spec(n) is None]:
+        raise PodError(f"the workbench needs {' and '.join(lacking)}: pip install 'lightning_pod[lab]'")
     if kernels < 1: raise PodError(f"kernels={kernels}: expected 1 or more; each open page takes one")
     make_guard(host, port, token, names, base)  # raises before anything is made
     _not_up_already(ws, port)

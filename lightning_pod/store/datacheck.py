@@ -477,6 +477,7 @@ def _of_groups(x: _Facts) -> Iterator[Finding]:
     if x.items.groups is None or x.items.split is None: return
     members = {}
     for i in x.order.tolist(): members.setdefault(x.items.groups[i], []).append(i)
+    members.pop("", None)  # in no group
     for g, index in members.items():
         there = [s for s in SPLITS if s in x.splits[index]]
         if len(there) > 1: yield x.finding("leaks", f"the images of group {str(g)!r} are in {' and '.join(there)}", index)

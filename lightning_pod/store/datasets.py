@@ -164,7 +164,7 @@ class Version:
         return Items(self.dataset.name, self.classes, np.array([of[e.label] for e in rows]), keys=[e.key for e in rows],
                      files=StoredFiles(store, self.dataset.name, blobs, sizes),
                      split=np.array([s or "train" for s in splits]) if any(splits) else None,
-                     groups=np.array([g or "" for g in groups]) if any(groups) else None, glyphs=self.glyphs,
+                     groups=np.array([g or "" for g in groups]), glyphs=self.glyphs,
                      hashes=[e.blob for e in rows], version=f"{self.ref} {self.hash[:16]}")
 
 # %% ../../nbs/store/11_datasets.ipynb #24c95b85
@@ -547,7 +547,7 @@ def _put_samples(store: Store, dataset_id: int, good: dict[str, _Read]) -> dict[
 def _record(target: Dataset, items: Items, keys: list[str], found: dict[str, str], prune: bool, who, message) -> tuple[Version, dict]:
     "The labels as events, the list as a version."
     who = who or user()
-    given = {k: (items.classes[items.labels[i]], None if items.split is None else str(items.split[i]), None if items.groups is None else str(items.groups[i]))
+    given = {k: (items.classes[items.labels[i]], None if items.split is None else str(items.split[i]), None if items.groups is None else str(items.groups[i]) or None)
              for i, k in enumerate(keys) if k in found}
     with target.store.db.write() as c:
         now = target._locked(c)

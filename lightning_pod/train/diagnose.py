@@ -82,7 +82,7 @@ def out_of_sample(data="digits",  # an ImageData, or anything that `load` takes
     items, how = data.setup().items, {k: settings.pop(k) for k in ("batch_size", "augment") if k in settings}
     cut = (StratifiedKFold if items.groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     tables = []
-    for k, (_, held) in enumerate(cut.split(items.labels, items.labels, items.groups), 1):
+    for k, (_, held) in enumerate(cut.split(items.labels, items.labels, items.apart()), 1):
         split = np.full(len(items), "train")
         split[held] = "test"
         fold = ImageData(replace(items, split=split), valid=0.0, seed=seed, **how).setup()
@@ -102,7 +102,7 @@ def columns_of(pictures: Pictures, given=None,  # a data frame by key, a .csv, o
         light.append(np.stack([p.mean(1), p.std(1)]) / 255)
     out = dict(zip(("brightness", "contrast"), np.concatenate(light, axis=1)))
     items = pictures.items
-    if items is not None and items.groups is not None: out["group"] = np.asarray(items.groups)[pictures.rows].astype(str)
+    if items is not None and items.groups is not None: out["group"] = np.where(items.groups == "", "(none)", np.asarray(items.groups).astype(str))[pictures.rows]
     if items is not None and items.files is not None:
         keys = [items.keys[i] for i in pictures.rows]
         found = [h for part in parallel(lambda r: [items.files.head(k) for k in keys[r.start:r.stop]], chunks(len(keys), 64), processors()) for h in part]

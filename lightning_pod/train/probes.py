@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIKE_RANDOM', 'CORRUPTIONS', 'Subject', 'Scores', 'OneNumber', 'as_scores', 'as_probabilities', 'subject_of',
-           'Pictures', 'pictures_of', 'agreed', 'head_of', 'predict', 'Saliency', 'randomised', 'randomisation',
-           'spoilt', 'robustness', 'Cost', 'cost']
+           'Pictures', 'pictures_of', 'agreed', 'head_of', 'predict', 'gradient_x_activation', 'Saliency', 'randomised',
+           'randomisation', 'spoilt', 'robustness', 'Cost', 'cost']
 
 # %% ../../nbs/train/24_probes.ipynb #39eed633
 import contextlib, copy, gc, io, json, math, os, statistics, time
@@ -139,7 +139,7 @@ def _read_labels(labels) -> list[str] | None:
 
 # %% ../../nbs/train/24_probes.ipynb #8893af70
 def _of_onnx(file: Path, names: list[str] | None) -> Subject:
-    ort = optional("onnxruntime", "lightning_pod[report]", "to run an ONNX file")
+    ort = optional("onnxruntime", "lightning_pod[package]", "to run an ONNX file")
     if not file.exists(): raise PodError(f"no such file: '{file}'")
     try: session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as e: raise PodError(f"'{file}' can't be run by ONNX Runtime: {str(e).splitlines()[0]}") from e
@@ -344,6 +344,23 @@ def _refused(subject: Subject, pictures: Pictures, index, e: Exception) -> PodEr
     shape = "×".join(map(str, pictures.x(index[:1]).shape[1:]))
     return PodError(f"{subject.name} can't take the images of {pictures.name}, which are {shape} (channels × height × width): {str(e).splitlines()[0] if str(e) else type(e).__name__}")
 
+# %% ../../nbs/train/24_probes.ipynb #5c1d90aa
+def gradient_x_activation(net: nn.Module, layer: nn.Module,  # called once by `net`
+                          x: Tensor,  # [B, C, H, W]
+                          targets: Tensor,  # [B], whole numbers: whose score is looked at
+                         ) -> Tensor:  # as large as the layer's output, or as the first of its outputs
+    "What each value that leaves `layer` adds to the score of its image's class, to first order."
+    left = []
+    def keep(module, args, out):
+        first = out[0] if isinstance(out, tuple) else out
+        left.append(first)
+        return (first.clone(), *out[1:]) if isinstance(out, tuple) else first.clone()  # what follows may work in place
+    hook = layer.register_forward_hook(keep)
+    try: scores = net(x.detach().requires_grad_()).gather(1, targets[:, None])
+    finally: hook.remove()
+    gradient, = torch.autograd.grad(scores.sum(), left[0], allow_unused=True, materialize_grads=True)
+    return gradient * left[0]
+
 # %% ../../nbs/train/24_probes.ipynb #f8c8c32a
 def _grid(shape: Sequence[int], h: int, w: int) -> Callable[[Tensor], Tensor] | None:
     "What brings an output of this shape to [B, C, places high, places wide], if it lies on a grid over images of h × w."
@@ -372,12 +389,11 @@ def _grids(net: nn.Module, x: Tensor) -> list[tuple[str, nn.Module, Callable, in
     return [(name, m, g, min(g(out).shape[2:])) for name, m, out in ended if calls[name] == 1 and (g := _grid(out.shape, *x.shape[2:]))]
 
 class Saliency:
-    "Maps of what speaks for a class. Raises `PodError` where Captum is missing, or no layer lies on a grid."
+    "Maps of what speaks for a class. Raises `PodError` where no layer lies on a grid."
     def __init__(self, net: nn.Module, x: Tensor,  # a few images [B, C, H, W]
                  layer: str | None = None,  # its name; default: the one that is found
                 ):
         self.net = net.eval()
-        self.captum = optional("captum.attr", "captum", "for saliency maps")
         found = _grids(net, x[:2])
         known = {c[0]: c[:3] for c in found}
         if layer is not None and layer not in known: raise PodError(f"layer {layer!r} gives no grid of places: those that do are {', '.join(list(known)[-8:])}")
@@ -393,8 +409,7 @@ class Saliency:
         raise PodError(f"{type(self.net).__name__} has no layer on a grid over the image that its answer depends on: there is no map to show")
 
     def _raw(self, layer: nn.Module, grid: Callable, x: Tensor, targets: Tensor) -> Tensor:  # [B, h, w], signed
-        out = self.captum.LayerGradientXActivation(self.net, layer).attribute(x, target=targets)
-        return grid(out[0] if isinstance(out, tuple) else out).sum(1).detach()
+        return grid(gradient_x_activation(self.net, layer, x, targets)).sum(1).detach()
 
     def coarse(self, x: Tensor, targets: Tensor) -> Tensor:  # [B, h, w], 0 or more
         "The maps in the places of the layer."
@@ -432,7 +447,7 @@ def randomisation(s: Saliency, x: Tensor, targets) -> dict[str, float]:  # "last
         rhos = []
         for seed in range(3):
             other = Saliency.__new__(Saliency)
-            other.net, other.captum, other.name, other.grid = randomised(s.net, modules, seed), s.captum, s.name, s.grid
+            other.net, other.name, other.grid = randomised(s.net, modules, seed), s.name, s.grid
             other.layer = other.net.get_submodule(s.name)
             rhos += [_rank_correlation(a, b) for a, b in zip(trained, other.coarse(x, targets).flatten(1).cpu().numpy())]
         out[name] = float(np.nanmean(rhos)) if np.isfinite(rhos).any() else 0.0

@@ -279,7 +279,7 @@ def make_sampler(given, space: Space | FunctionSpace, seed: int = 0):
     with calm() as optuna:
         if isinstance(given, optuna.samplers.BaseSampler): return given
         name, args = _named(given, "sampler", SAMPLERS)
-        if name == "cmaes": optional("cmaes", "cmaes", "for the sampler cmaes")
+        if name == "cmaes": optional("cmaes", "lightning_pod[cmaes]", "for the sampler cmaes")
         own = {"seed": seed, "warn_independent_sampling": False, "warn_asynchronous_seeding": False, "avoid_premature_stop": True}
         if name == "grid" and "search_space" not in args: own["search_space"] = grid_of(space)
         return _made(optuna.samplers, SAMPLERS[name], f"sampler {name}", args, own)
@@ -330,7 +330,7 @@ def storage_url(text: str) -> str:
         if "://" not in text: raise PodError(f"storage={text if '@' not in text else '…'!r}: expected the URL of a database, such as postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE; without one the study's folder holds a journal")
         if kind == "postgresql" or kind == "postgres": optional("psycopg", "lightning_pod[postgres]", "for PostgreSQL")
         return database_url(text).render_as_string(hide_password=False)
-    optional("pymysql", "pymysql", "for MySQL")
+    optional("pymysql", "lightning_pod[mysql]", "for MySQL")
     import sqlalchemy as sa
     try: url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError): url = None
