@@ -1441,6 +1441,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.on_after_batch_transfer': ( 'core/data.html#imagedata.on_after_batch_transfer',
                                                                                                         'lightning_pod/core/data.py'),
+                                         'lightning_pod.core.data.ImageData.out_of_turn': ( 'core/data.html#imagedata.out_of_turn',
+                                                                                            'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.remarks': ( 'core/data.html#imagedata.remarks',
                                                                                         'lightning_pod/core/data.py'),
                                          'lightning_pod.core.data.ImageData.setup': ( 'core/data.html#imagedata.setup',
