@@ -13,9 +13,8 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from conftest import alive, wait_for
+from conftest import alive, fill, litter, wait_for
 
 from lightning_pod.app import Drive, Payload
 from lightning_pod.core.config import PodError
@@ -1160,18 +1159,27 @@ def test_importing_the_app_brings_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_repair_an_idle_app_uses_no_time(pod, program):
-    p = started(pod, program(SLEEPING))
-    processes = [psutil.Process(p.pid), psutil.Process(value_of("pid", "root.w"))]
-    wait_for(lambda: app_job().status == "running", 10)
-    time.sleep(0.5)  # what a start leaves to be done
+def test_repair_an_idle_app_does_nothing(pod, program):
+    begin = "    def run(self):\n        self.w.run()"
+    assert begin in SLEEPING
+    p = started(pod, program(SLEEPING.replace(begin, begin.replace("\n", "\n        print('TURN')\n"))))
+    app = app_job()
 
-    def used():
-        return sum(sum(q.cpu_times()[:2]) for q in processes)
+    def done() -> list[int]:
+        """How often the Flow was called; where the system tells, how often its thread has waked up, and a busy Work's."""
+        tasks = [Path(f"/proc/{pid}/task/{pid}/status") for pid in (p.pid, value_of("pid", "root.w"))]
+        woken = [re.search(r"^voluntary_ctxt_switches:\s*(\d+)", f.read_text(), re.M) for f in tasks if f.exists()]
+        return [app.log().count("TURN"), *(int(m[1]) for m in woken)]
 
-    before, began = used(), time.monotonic()
-    time.sleep(3)
-    assert (used() - before) / (time.monotonic() - began) < 0.03
+    def still() -> bool:
+        before = done()
+        for _ in range(3):
+            beat = os.stat(app.path / "lock").st_mtime_ns
+            wait_for(lambda beat=beat: os.stat(app.path / "lock").st_mtime_ns != beat, 60, "a heartbeat")
+        return done() == before
+
+    wait_for(still, 60, "three heartbeats in which nothing is done")
+    assert done()[0] >= 1 and p.poll() is None
     p.send_signal(signal.SIGINT)
     assert p.wait(30) == 130
 
@@ -1467,3 +1475,74 @@ def test_an_app_of_a_notebook_s_cells_is_exported_and_run(pod, workspace):
     )
     export.nb_export(workspace / "app.ipynb", lib_path=workspace / "lib")
     assert "TWO 2" in pod("run", workspace / "lib" / "app.py", timeout=60).stdout
+
+
+# ---- what can't begin
+
+IN_A_NOTEBOOK = """
+class W(Work):
+    def run(self): pass
+class R(Flow):
+    def __init__(self):
+        super().__init__()
+        self.w = W()
+    def run(self):
+        self.w.run()
+        if self.w.has_succeeded: self.stop()
+if __name__ == "__main__":
+    import json
+    from lightning_pod.core.job import jobs
+    for where in sys.argv[1:]:
+        os.environ["POD_WORKSPACE"], _, key = where.partition("=")
+        if key: os.environ["POD_KEY_FILE"] = key
+        told = {"raised": None, "status": None, "said": "", "states": []}
+        try:
+            app = App(R()).run(background=True)
+            told |= {"status": app.wait(30), "said": repr(app), "html": app._html()}
+            told["states"] = [j.status for j in jobs()]
+        except PodError as e: told["raised"] = str(e)
+        print(json.dumps(told), flush=True)
+"""
+
+
+def of_a_notebook(pod, program, *places) -> list[dict]:
+    """What became of an app that was started in the background of one process, in each of the places."""
+    file = program("from lightning_pod.core.config import PodError\n" + IN_A_NOTEBOOK)
+    p = subprocess.run([sys.executable, file, *map(str, places)], env=pod.env, capture_output=True, text=True, timeout=240)
+    assert p.returncode == 0, p.stderr
+    return [json.loads(line) for line in p.stdout.splitlines() if line.startswith("{")]
+
+
+def test_an_app_that_can_not_begin_in_a_notebook_says_why(pod, program, workspace, tmp_path):
+    for name in ("a", "b/.pod", "c/.pod/jobs", "d/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a file")
+    places = [*(tmp_path / n for n in "abc"), f"{tmp_path / 'd'}={tmp_path}", f"{tmp_path / 'd'}={tmp_path / 'key'}"]
+    *refused, fine = of_a_notebook(pod, program, *places)
+    words = [*["a file stands where a folder is needed"] * 3, str(tmp_path)]
+    for found, expected in zip(refused, words, strict=True):
+        assert expected in (found["raised"] or found["said"]) and found["status"] in (None, "failed"), found
+        assert "created" not in found["states"]
+    assert (fine["raised"], fine["status"], set(fine["states"])) == (None, "done", {"done"})
+    assert not litter(tmp_path)
+
+
+def test_an_app_in_a_notebook_says_that_the_disk_is_full_wherever_it_fills_up(pod, program, small_disk):
+    disks = []
+    for kilobytes in range(0, 64, 4):
+        disks.append(small_disk(256))
+        (disks[-1] / ".pod" / "jobs").mkdir(parents=True)
+        fill(disks[-1], kilobytes << 10)
+    found = of_a_notebook(pod, program, *disks, small_disk(4000, "ro"), small_disk(4000))
+    *full, read_only, fine = found
+    assert "read-only" in read_only["raised"] and fine["status"] == "done"
+    for told in full:
+        said = told["raised"] or told["said"]
+        assert "created" not in told["states"], told
+        assert told["status"] == "done" or told["raised"] or told["status"] == "failed", told
+        # what a Work's process has to say fits nowhere
+        works = "the process of root.w ended with exit code 1" in said
+        assert told["status"] == "done" or "the disk is full" in said or works, told
+        assert told["raised"] or told["status"] == "done" or "root.w" in told["html"] and "failed: " in told["html"], told
+    assert sum(bool(told["raised"]) for told in full) >= 2 and sum(told["status"] == "failed" for told in full) >= 3
+    assert not any(litter(disk) for disk in disks)

@@ -24,6 +24,7 @@ from lightning_pod.app.old import Get, Post
 from lightning_pod.app.state import fingerprint
 from lightning_pod.app.work import KEPT_STATUSES, WorkStopped
 from lightning_pod.core.config import PodError
+from lightning_pod.core.trust import Untrusted, sign
 
 
 class Add(Work):
@@ -1044,3 +1045,69 @@ def test_a_work_that_was_started_and_stopped_before_its_process_was_there_is_sto
 
     h = Harness(flow_of(run, w=Add(start_with_flow=False), step=0)).run()
     assert [s.stage for s in h.root.w.statuses] == ["pending", "stopped"]
+
+
+class Counts(Flow):
+    def __init__(self):
+        super().__init__()
+        self.n, self.pair = 0, (0, 1)
+
+    def run(self):
+        self.n += 1
+        self.pair = (self.n, {3: "x"})
+        if self.n == 3:
+            self.stop()
+
+
+DAMAGED = {  # what is done to a line of the journal -> what is said
+    "overwritten": (lambda line: bytes(9) + line[9:], "line 2 (Expecting value"),
+    "another program's": (lambda line: b"[1, 2]", "line 2 (expected any of vars, calls"),
+    "another part": (lambda line: b'{"var": {}}', "line 2 (expected any of vars, calls"),
+    "no components": (lambda line: b'{"vars": {"root": 3}}', "line 2 (vars: expected values by component"),
+    "a literal cut short": (lambda line: b'{"vars": {"root": {"pair": {"type": "__literal__", "text": "(1,"}}}}', "root: "),
+    "a pickle that is none": (lambda line: b'{"vars": {"root": {"pair": {"type": "__pickle__", "data": "%%.0"}}}}', "'%%.0'"),
+    "a pickle without data": (lambda line: b'{"vars": {"root": {"pair": {"type": "__pickle__"}}}}', "can't be read back"),
+}
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_journal_is_told_with_its_file_and_what_to_do_and_stays_as_it_is(tmp_path, how, trusted):
+    file = tmp_path / "state.jsonl"
+    app = App(Counts())
+    app.journal = Journal(file)
+    Harness(app).run()
+    app.journal.close()
+    damage, says = DAMAGED[how]
+    lines = file.read_bytes().split(b"\n")
+    at = next(i for i, line in enumerate(lines) if b"pair" in line)
+    wrong = damage(lines[at])
+    text = b"\n".join([lines[0], wrong, *lines[1:]] if says.startswith("line") else [*lines[:-1], wrong, b""])
+    file.write_bytes(text)
+    if trusted:
+        sign(file)
+    with pytest.raises(PodError) as e:
+        app = App(Counts())
+        app.journal = Journal(file)
+        Harness(app).run()
+    said = str(e.value)
+    assert not isinstance(e.value, Untrusted) and str(file) in said and "damaged" in said, said
+    assert ("begin anew" in said) and (says in said or trusted), said
+    if says.startswith("line"):
+        assert file.read_bytes() == text
+
+
+def test_a_program_may_have_an_attribute_of_the_name_of_what_a_trainer_reports(tmp_path):
+    class Mine(TracerPythonScript):
+        def __init__(self):
+            super().__init__(__file__)
+            self.training = True
+
+    report = {"done": 3, "total": 9, "best_model_path": None, "metrics": {}, "epoch": 0, "epochs": 1, "step": 3}
+    for work, shown in ((Mine(), True), (TracerPythonScript(__file__), report)):
+        work._pod_tell(report)
+        assert work.training == shown and work.state_vars["vars"]["_training"] == report
+        assert ("training" in work.state_vars["vars"]) == isinstance(work, Mine)
+        again = type(work)() if isinstance(work, Mine) else TracerPythonScript(__file__)
+        again.set_state(work.state)
+        assert again.training == shown and again._pod_training == report

@@ -5,14 +5,16 @@ import http.client
 import importlib.util
 import json
 import re
+import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import ExitStack
 from urllib.parse import urlencode
 
 import pytest
-from conftest import Pod, ended_in, wait_for
+from conftest import Pod, ended_in, processes_in, wait_for
 from workbench import Bench
 
 from lightning_pod.core.guard import GuardedASGI, line, make_guard, send_answer
@@ -281,6 +283,23 @@ def test_a_browser_is_started_without_the_token(pod, tmp_path):
 
 def files_in(folder):
     return [f for f in folder.rglob("*") if f.is_file()]
+
+
+def test_a_workbench_leaves_no_process_whether_it_is_killed_or_never_began(pod):
+    bench = Bench(pod)
+    assert asked(bench.port, "/", [("Host", f"127.0.0.1:{bench.port}"), ("Accept", "text/html")])[0] == 200
+    kernels = bench.kernels()
+    assert len(kernels) == 1 and set(processes_in(pod.workspace)) >= {bench.process.pid, kernels[0].pid}
+    bench.process.kill()  # the server alone
+    bench.process.communicate()
+    wait_for(lambda: not processes_in(pod.workspace), 60, "the kernels to miss their server")
+    with pytest.raises(AssertionError, match="expected 1 or more"):
+        Bench(pod, "--kernels", "0")
+    bench = Bench(pod)
+    asked(bench.port, "/", [("Host", f"127.0.0.1:{bench.port}"), ("Accept", "text/html")])
+    with pytest.raises(subprocess.TimeoutExpired):
+        bench.end(signal.SIGCONT, timeout=0.1)  # it doesn't end of this, and so is killed
+    wait_for(lambda: not processes_in(pod.workspace), 60, "what was killed")
 
 
 async def _program(scope, receive, send):

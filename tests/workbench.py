@@ -38,11 +38,11 @@ class Bench:
     def kernels(self) -> list[psutil.Process]:
         return [c for c in tree(self.process.pid) if is_kernel(c)]
 
-    def end(self, number=signal.SIGINT) -> tuple[int, str]:
+    def end(self, number=signal.SIGINT, timeout: float = 60) -> tuple[int, str]:
         self.ended = True  # an open page may now miss its server
         self.process.send_signal(number)
         try:
-            out, err = self.process.communicate(timeout=60)
+            out, err = self.process.communicate(timeout=timeout)
         except BaseException:
             self.kill()
             raise

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 
 from .state import CONTAINERS, ROLE, STATE_LIMIT, CallPending, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status
-from .state import as_role, check_size, check_value, dumps, encode, exact, fingerprint, loads, private, recall
+from .state import as_role, check_size, check_value, damaged_journal, dumps, encode, exact, fingerprint, loads, private, recall
 from .work import KEPT_STATUSES, CloudCompute, Work, call_key, call_parts
 from ..core.config import PodError, replacing
 from ..core.trust import seal, signed, unseal
@@ -189,12 +189,20 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.state = pathlib.Path(path), {p: {} for p in self.PARTS}
-        with contextlib.suppress(FileNotFoundError):
-            text = self.path.read_bytes()
-            for line in text.split(b"\n"):
-                with contextlib.suppress(ValueError): self._merge(json.loads(line))  # the last line of a killed app may be half
-            if signed(self.path, text): self._sign_again()
+        with contextlib.suppress(FileNotFoundError): self._read(self.path.read_bytes())
         self._rewrite()
+
+    def _read(self, text: bytes):
+        "Take over what a journal says. Raises `PodError`, and leaves the file as it is, where that isn't what an app wrote."
+        *lines, _ = text.split(b"\n")  # what follows the last whole line is half
+        for n, line in enumerate(lines, 1):
+            try: self._merge(_record_of(line))
+            except ValueError as e:
+                remedy = "put back a copy of it, delete the line to go on without what it said, or begin anew with pod run"
+                raise PodError(f"the app's journal '{self.path}' is damaged in line {n} ({e}), so the app can't go on: {remedy}") from None
+        if not signed(self.path, text): return
+        try: self._sign_again()
+        except ValueError as e: raise damaged_journal(self.path, e) from None
 
     def _sign_again(self):
         "Of a journal that was trusted as a whole: sign each pickle in it."
@@ -229,11 +237,22 @@ class Journal:
 
     def close(self): self.file.close()
 
-def _sealed_again(text: str) -> str: return seal(base64.b64decode(text.partition(".")[0]))
+def _record_of(line: bytes) -> dict[str, dict[str, dict]]:
+    "What a line of a journal says. Raises `ValueError` where it is none."
+    record = json.loads(line.decode())
+    if not isinstance(record, dict) or record.keys() - set(Journal.PARTS): raise ValueError(f"expected any of {', '.join(Journal.PARTS)}")
+    for part, of in record.items():
+        if not isinstance(of, dict) or not all(isinstance(v, dict) for v in of.values()): raise ValueError(f"{part}: expected values by component")
+    return record
+
+def _sealed_again(text) -> str:
+    "A sealed text, sealed by this user. Raises `ValueError` where it is none."
+    if not isinstance(text, str): raise ValueError(f"{text!r:.40} was never sealed")
+    return seal(base64.b64decode(text.partition(".")[0], validate=True))
 
 def _seal_pickles(value):
     "Sign what `exact` has pickled, wherever it is in `value`."
-    if isinstance(value, dict) and value.get("type") == "__pickle__": value["data"] = _sealed_again(value["data"])
+    if isinstance(value, dict) and value.get("type") == "__pickle__": value["data"] = _sealed_again(value.get("data"))
     elif isinstance(value, (dict, list)):
         for v in value.values() if isinstance(value, dict) else value: _seal_pickles(v)
 

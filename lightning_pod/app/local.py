@@ -8,7 +8,7 @@ __all__ = ['LOG_LIMIT', 'LOGS_KEPT', 'ORPHAN_S', 'ComponentLog', 'load_main', 'l
            'why_of', 'run', 'Running', 'Harness']
 
 # %% ../../nbs/app/45_local.ipynb #45db5564
-import contextlib, copy, html, io, json, os, pathlib, pickle, queue, secrets, select, signal, socket, subprocess, sys, threading, time, traceback
+import contextlib, copy, html, io, json, os, pathlib, pickle, queue, secrets, select, shutil, signal, socket, subprocess, sys, threading, time, traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from .flow import App, Backend, Clock, Flow, Journal, Notes, ServiceDied, WorkFa
 from .state import CONTAINERS, as_role, dumps, loads, set_program
 from .work import Runner, Work, after, service
 from ..core import job as _jobs
-from ..core.config import PodError, read_json, workspace
+from ..core.config import PodError, explain, read_json, workspace
 from ..core.index import jobs_of
 from ..core.job import Context, Job, JobStopped, find_job
 from ..core.trust import read_signed, trust as trust_job, write_signed
@@ -294,9 +294,10 @@ class LocalBackend(Backend):
             if job is None or job.status == "done":
                 job = Job.create(workspace().jobs, "work", "lightning_pod.app.local:work_body", {"name": work.name, "app": str(self.app.folder), "cpu": work.cloud_compute.cpu}, f"{work.name} of {self.app.folder.name}")
             self.jobs[work.name] = job
-            write_signed(job.path / "work.pickle", pickle.dumps(head) + data)
             self.kept[work.name, generation] = []
-            job.start()
+            with _whole_or_not_at_all(job):
+                write_signed(job.path / "work.pickle", pickle.dumps(head) + data)
+                job.start()
         process = _jobs._spawned[read_json(job.path / "spawned.json")["pid"]]
         service(f"end of {work.name}", lambda: self._await_end(work.name, generation, job, process), self.app.died)
 
@@ -328,6 +329,14 @@ class LocalBackend(Backend):
         self.closed = True
         self.listener.close()
         (self.app.folder / "link.json").unlink(missing_ok=True)
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(job: Job):
+    "A Job that couldn't even be told that it failed, as on a full disk, is taken away: it would look as if it were to begin."
+    try: yield
+    except BaseException:
+        if job.status == "created": shutil.rmtree(job.path, ignore_errors=True)
+        raise
 
 @contextlib.contextmanager
 def _parent(folder):
@@ -449,7 +458,8 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     return {"turns": app.turns}
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, (PodError, WorkFailed, ServiceDied)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (WorkFailed, ServiceDied)): return str(error)
+    return str(explain(error) or f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/app/45_local.ipynb #a7f41736
 def run_app(file: str | os.PathLike,  # the program
@@ -501,7 +511,7 @@ def run(app: App, background: bool | None = None,  # default: in a notebook
     main = getattr(sys.modules["__main__"], "__file__", None)
     job = _new_job(main and os.path.abspath(main), sys.argv[1:], "lightning_pod.app.compat" in sys.modules, type(app.root).__name__)
     if _in_notebook() if background is None else background: return Running(app, job)
-    with _parent(job.path): job.run(lambda ctx: app_body(ctx, True, app), own_process=True)
+    with _parent(job.path), _whole_or_not_at_all(job): job.run(lambda ctx: app_body(ctx, True, app), own_process=True)
     return job
 
 def _in_notebook() -> bool:
@@ -511,14 +521,25 @@ def _in_notebook() -> bool:
 class Running:
     "An App that runs in the background of this process: show it in a cell to watch it, with a button to stop it."
     def __init__(self, app: App, job: Job):
-        self.app, self.job = app, job
+        self.app, self.job, self.error = app, job, None
         def body():
-            with contextlib.suppress(Exception): job.run(lambda ctx: run_in(ctx, app, LocalBackend(ctx.config)))  # its end is in the Job's status
+            try:
+                with _whole_or_not_at_all(job): job.run(lambda ctx: run_in(ctx, app, LocalBackend(ctx.config)))
+            except Exception as e: self.error = e
         self.thread = threading.Thread(target=body, daemon=True, name=job.id)
         self.thread.start()
 
     @property
-    def status(self) -> str: return "running" if self.thread.is_alive() else self.job.status
+    def status(self) -> str:
+        if self.thread.is_alive(): return "running"
+        return "failed" if self.error else self.job.status
+    @property
+    def reason(self) -> str:
+        "Why it isn't running: also where no status could be written, as on a full disk."
+        if self.error: return _reason(self.error)
+        return self.job.info.get("message") or "" if not self.thread.is_alive() else ""
+    def _said(self) -> str: return ": ".join(filter(None, [self.status, self.reason]))
+
     def stop(self) -> str:
         "End the app; Works get their `on_exit`."
         self.job.stop(wait=False)
@@ -527,11 +548,11 @@ class Running:
         "Wait for the end; the status."
         self.thread.join(timeout)
         return self.status
-    def __repr__(self): return f"{self.job.id} is {self.status}: " + ", ".join(f"{w.name} {w.status.stage}" for w in self.app.works)
+    def __repr__(self): return f"{self.job.id} is {self._said()} ({', '.join(f'{w.name} {w.status.stage}' for w in self.app.works)})"
 
     def _html(self) -> str:
         rows = "".join(f"<tr><td>{html.escape(w.name)}</td><td>{w.status.stage}</td><td>{html.escape(w.url or (w.status.message or '').strip().rpartition(chr(10))[2])}</td></tr>" for w in self.app.works)
-        return f"<b>{self.job.id}</b> is {self.status}, {self.app.turns} turns<table>{rows}</table>"
+        return f"<b>{self.job.id}</b> is {html.escape(self._said())}, {self.app.turns} turns<table>{rows}</table>"
 
     def widget(self):
         "A table of the Works that follows what happens, and a button to stop the app."

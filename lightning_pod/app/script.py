@@ -16,7 +16,7 @@ from typing import Any
 
 from .drive import Payload, _sum_of
 from .flow import Flow
-from .state import List, dumps, loads
+from .state import List, dumps, face, loads
 from .work import INTERNAL, CloudCompute, Work, WorkStopped, digest
 from ..core.config import PodError, asset, optional
 from ..core.trust import read_signed, write_signed
@@ -296,7 +296,8 @@ def _file_digest(path: str, mtime: int, size: int) -> str:
 
 class _ScriptWork(Work):
     "What the script Works have in common."
-    _pod_internal = (*INTERNAL, "_pod_key_args")
+    _pod_internal = (*INTERNAL, "_pod_key_args", "_pod_training")
+    training = face("_pod_training", "What Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …")
     def __init__(self, script_path: str | os.PathLike, script_args: list | str | None = None, env: dict | None = None,
                  input_files: list[str] | None = None,  # files that the script reads: when one changes, a call is made again
                  **kwargs):
@@ -304,7 +305,7 @@ class _ScriptWork(Work):
         self.script_path, self.env, self.input_files = str(script_path), env, [str(f) for f in input_files or []]
         self.script_args = shlex.split(script_args) if isinstance(script_args, str) else [str(a) for a in script_args or []]
         self.pid, self.exit_code = None, None
-        self.training = {}  # what Lightning's Trainer in the script reports: done, total, epoch, metrics, best_model_path, …
+        self._pod_training = {}
 
     def _pod_set(self, name: str, value):
         super()._pod_set(name, value)
@@ -327,7 +328,7 @@ class _ScriptWork(Work):
 
     def _pod_tell(self, report: dict, row: bool = False):
         "What a Trainer reports becomes state, and the Job's progress and metrics."
-        self.training = {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])}
+        self._pod_sync("_pod_training", {**report, "best_model_path": report["best_model_path"] and os.path.abspath(report["best_model_path"])})
         if (job := getattr(self._pod_runner, "job", None)) is None: return
         loss = {k: v for k, v in report["metrics"].items() if k == "train_loss"}
         if report["total"]: job.report(report["done"], report["total"], epoch=report["epoch"], epochs=report["epochs"], **loss)

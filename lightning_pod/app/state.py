@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAIN', 'PLAIN', 'CONTAINERS', 'TYPES', 'ADOPT', 'ROLE', 'STATE_LIMIT', 'Stage', 'Reason', 'Status', 'StateError',
            'ConflictError', 'CallPending', 'set_program', 'program', 'dumps', 'loads', 'is_special', 'check_value',
-           'fingerprint', 'encode', 'decode', 'exact', 'recall', 'as_role', 'Component', 'private', 'List', 'Dict',
-           'check_size']
+           'fingerprint', 'encode', 'decode', 'exact', 'damaged_journal', 'recall', 'as_role', 'Component', 'face',
+           'private', 'List', 'Dict', 'check_size']
 
 # %% ../../nbs/app/40_state.ipynb #ba36435c
 import ast, copyreg, functools, io, json, marshal, os, pickle, sys, time
@@ -151,11 +151,17 @@ def exact(value):
     except (ValueError, SyntaxError): return value  # NaN has no literal
     return {"type": "__literal__", "text": text}
 
+def damaged_journal(where: str | os.PathLike, why) -> PodError:
+    return PodError(f"the app's journal '{where}' is damaged ({why}), so the app can't go on: put back a copy of it, or begin anew with pod run")
+
 def recall(value, owner: str = "", where: str | os.PathLike = "the journal"):
     "The opposite of `exact`. A pickle is only read where this user wrote it."
     kind = value.get("type") if isinstance(value, dict) else None
-    if kind == "__literal__": return ast.literal_eval(value["text"])
-    return loads(unseal(value["data"], where)) if kind == "__pickle__" else decode(value, owner)
+    try:
+        if kind == "__literal__": return ast.literal_eval(value["text"])
+        sealed = value["data"] if kind == "__pickle__" else None
+    except (KeyError, SyntaxError, ValueError) as e: raise damaged_journal(where, f"{owner}: {value!r:.60} can't be read back: {e}") from None
+    return decode(value, owner) if sealed is None else loads(unseal(sealed, where))
 
 # %% ../../nbs/app/40_state.ipynb #e37ea312
 ROLE: ContextVar[str | None] = ContextVar("role", default=None)  # "flow", "work", or None outside of an app
@@ -282,6 +288,11 @@ class Component(_Node, metaclass=_Closing):
         return {**vars, "calls": dict(self._pod_calls), "changes": {}} if whole else vars
 
 _SCALARS = frozenset((int, float, bool, type(None)))
+
+class face:
+    "A public name for an attribute of the runtime's, to be read; a program that sets an attribute of this name has it for itself."
+    def __init__(self, name: str, doc: str): self.name, self.__doc__ = name, doc
+    def __get__(self, component, cls=None): return self if component is None else getattr(component, self.name)
 
 def private(name: str, told: bool = False) -> property:
     "A public face for an attribute that is no state; one that is `told` is known on both sides."

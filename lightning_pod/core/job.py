@@ -511,8 +511,11 @@ class Job(JobView):
            ):  # what the body returned
         "Run the body here and now. What it raises is raised, after the status has been written."
         if self.damage: raise PodError(f"{self.id} is damaged, so it can't be run: {self.damage}")
-        _trust().check_job(self)
-        with Context(self, own_process) as ctx:
+        with contextlib.ExitStack() as over:
+            try: _trust().check_job(self); ctx = over.enter_context(Context(self, own_process))
+            except Exception as e:
+                with contextlib.suppress(OSError, PodError): end_unbegun(self, e)
+                raise
             module, _, name = (self.info.get("body") or "").partition(":")
             result = (body or getattr(import_module(module), name))(ctx)
             ctx.result = _plain(result) if isinstance(result, dict) else None
@@ -805,7 +808,7 @@ class Context:
 # %% ../../nbs/core/02_job.ipynb #669bc2c5
 def end_unbegun(job: Job, error: Exception):
     "End a Job as failed that was started and could not begin: the reason goes into its status, events and log."
-    if not job.lease.acquire(): return
+    if job.lease.holder() is not None or not job.lease.acquire(): return
     try:
         if job._said()["state"] in ENDED: return
         message = str(explain(error) or f"{type(error).__name__}: {error}")
@@ -817,7 +820,7 @@ def end_unbegun(job: Job, error: Exception):
         finally: events.close()
     finally: job.lease.release()
 
-# %% ../../nbs/core/02_job.ipynb #8cbfd11d
+# %% ../../nbs/core/02_job.ipynb #91095383
 def run_folder(path: str) -> int:
     "The main function of a Job's own process: its exit code is 0 done, 1 failed, 2 called wrongly, 130 stopped."
     share_cores()
@@ -826,7 +829,6 @@ def run_folder(path: str) -> int:
     try: job.run(own_process=True)
     except Exception as e:
         if not isinstance(e, PodError): traceback.print_exc()
-        end_unbegun(job, e)
     return {"done": 0, "stopped": 130}.get(job.status, 1)
 
 # %% ../../nbs/core/02_job.ipynb #2b5e422f

@@ -160,11 +160,11 @@ def seal(data: bytes) -> str:
 
 def unseal(text: str, where: str | os.PathLike,  # the file that it was read in, for the error
           ) -> bytes:
-    "What `seal` made a text of. Raises `Untrusted` unless this user made it."
+    "What `seal` made a text of. Raises `Untrusted` unless this user made it, `PodError` for what was never sealed."
     import base64
-    body, _, mark = text.partition(".")
+    body, _, mark = str(text).partition(".")
     try: data = base64.b64decode(body, validate=True)
-    except ValueError: raise Untrusted(where, "is damaged or foreign") from None
+    except ValueError as e: raise PodError(f"'{where}' is damaged: {str(text)[:40]!r} in it is no sealed text ({e}). Put back a copy of it, or begin anew") from None
     if not hmac.compare_digest(mark.encode(), signature(data).encode()): raise Untrusted(where)
     return data
 
