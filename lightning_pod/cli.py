@@ -372,6 +372,7 @@ def rm(argv: list[str]) -> int:
 
 def _follow(job, stop_it: bool) -> int:
     "Show a Job's progress until it ends; Ctrl-C asks it to stop, or only ends the watching."
+    from lightning_pod.core.job import INTERRUPTED
     from lightning_pod.train.progress import ProgressLine
     show = ProgressLine(messages=True)
     try:
@@ -379,7 +380,7 @@ def _follow(job, stop_it: bool) -> int:
     except KeyboardInterrupt:
         if not stop_it: return 130
         print(f"\nasking {job.id} to stop …", file=sys.stderr)
-        job.stop(why="interrupt")
+        job.stop(why="signal", note=INTERRUPTED)
     finally: show.close()
     info = job.info
     print(f"{job.id} is {info['state']}" + (f": {info['message']}" if info.get("message") else ""), file=sys.stderr)
@@ -392,13 +393,14 @@ def stop(argv: list[str]) -> int:
     p = _parser("stop", stop.__doc__)
     p.add_argument("ids", metavar="ID", nargs="+", help="runs or other Jobs; 'last' is the newest")
     p.add_argument("--grace", type=float, default=30.0, help="seconds until it is killed")
+    p.add_argument("--note", default="pod stop", help="why, for whoever reads it later")
     p.add_argument("--json", action="store_true", help="print JSON")
     o = _parse(p, argv)
     found = [find_job(i) for i in o.ids]
     before = {j.id: j.status for j in found}
-    for j in found: j.stop(wait=False, why="pod stop")
-    for j in found: j.stop(grace=o.grace, why="pod stop")
-    rows = [{"id": j.id, "status": j.status, "was": before[j.id], "message": j.info.get("message")} for j in found]
+    for j in found: j.stop(wait=False, note=o.note)
+    for j in found: j.stop(grace=o.grace, note=o.note)
+    rows = [{"id": j.id, "status": j.status, "was": before[j.id], "why": j.why, "message": j.info.get("message")} for j in found]
     _say(
         rows,
         o.json,
@@ -983,7 +985,7 @@ def restart(argv: list[str]) -> int:
     kind, config = job.info["kind"], job.config
     if kind == "work": control(Path(config["app"]), "restart", config["name"])
     elif kind == "app":
-        job.stop(why="pod restart")
+        job.stop(note="pod restart")
         trust(job) if o.trust else check_job(job)
         job = run_app(config["file"], config.get("argv"), detach=True, compat=config.get("compat", True)) if job.status == "done" else job.resume(o.trust)
     else: raise PodError(f"{job.id} is a {kind}: only apps and their Works can be restarted; `pod resume {job.id}` goes on with it")

@@ -223,7 +223,7 @@ def test_a_signal_to_its_process_stops_a_job(workspace, number):
     job = running(create(COUNT, n=10_000, pause=0.05))
     pid = pid_of(job)
     os.kill(pid, number)
-    assert job.wait(10) == "stopped"
+    assert job.wait(10) == "stopped" and job.why == "signal"
     wait_for(lambda: not alive(pid), what="the process to end")
 
 
@@ -233,15 +233,24 @@ def test_a_stubborn_job_is_killed_with_all_its_processes(workspace):
     pids = [pid_of(job), metrics["child"], metrics["grandchild"]]
     assert all(map(alive, pids))
     assert job.stop(grace=1) == "stopped"
-    assert "killed" in job.info["message"]
+    assert "killed" in job.info["message"] and job.why == "killed"
     wait_for(lambda: not any(map(alive, pids)), 10, "the whole tree to end")
 
 
 def test_stop_before_start(workspace):
     job = create(COUNT, n=3)
+    assert job.stop() == "stopped" and job.why == "user"
     assert job.stop() == "stopped"
-    assert job.stop() == "stopped"
-    assert job.resume().wait(30) == "done"
+    assert job.resume().wait(30) == "done" and job.why is None
+
+
+@pytest.mark.parametrize("note", ["looks bad", "its study stops", "killed: it did not end", "terminated by a signal"])
+def test_why_a_job_was_stopped_is_no_matter_of_words(workspace, note):
+    job = running(create(COUNT, n=10_000, pause=0.05))
+    with pytest.raises(PodError, match="what people shall read is note="):
+        job.stop(why=note)
+    assert job.status == "running" and job.stop(note=note) == "stopped"
+    assert (job.why, job.info["message"]) == ("user", f"asked to: {note}")
 
 
 def test_stop_while_starting(workspace):
@@ -257,7 +266,7 @@ def test_the_end_of_a_job_ends_what_it_started(workspace, wait):
         wait_for(lambda: child.status == "running", what="the child to run")
         job.stop()
     assert job.wait(30) == ("stopped" if wait else "done")
-    assert child.wait(10) == "stopped"
+    assert child.wait(10) == "stopped" and child.why == "parent"
     assert job.id in child.info["message"]
 
 

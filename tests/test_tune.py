@@ -69,7 +69,7 @@ def test_two_workers_steered_while_they_run(workspace):
     assert view._row(view._trial(waiting))["state"] == "skipped"
     wait_for(lambda: first in finished(study), 30, "the skipped trial to end")
     assert load_run(study._row(study._trial(first))["run"]).status == "stopped" and study.status == "running"
-    view.skip(second)
+    load_run(study._row(study._trial(second))["run"]).stop(wait=False, note="its study stops, says Jo")
     wait_for(lambda: added in training(study), 60, "the added trial to be trained")
     view.skip(added)
     view.extend(1)

@@ -190,7 +190,7 @@ def work_body(ctx: Context) -> dict:
         signal.signal(signal.SIGTERM, runner.on_sigterm)
         service("sending", runner.keep_sending, runner.died)
         service("listening", lambda: _listen(connection, runner), runner.died)
-        service("stop", lambda: (ctx.wait_for_stop(), _stop(runner, ctx.why)), runner.died)
+        service("stop", lambda: (ctx.wait_for_stop(), _stop(runner, ctx.note)), runner.died)
         try:
             runner.send("hello", "127.0.0.1")
             runner.serve()
@@ -453,7 +453,7 @@ def run_in(ctx: Context, app: App, backend: Backend) -> dict:
     app.journal, app.notes, Payload._pod_folder = Journal(ctx.path / "state.jsonl"), Notes(ctx.path / "why"), str(ctx.path / "payloads")
     service("stop", lambda: (ctx.wait_for_stop(), app.inbox.put(("", 0, "stop"))), app.died)
     code = app.loop()
-    if code == 130: raise JobStopped(ctx.why or "interrupt")
+    if code == 130: raise JobStopped(ctx.note)
     if code: raise AppFailed(_reason(app.error) if app.error else "the Flow called fail()")
     return {"turns": app.turns}
 

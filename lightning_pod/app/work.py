@@ -394,7 +394,7 @@ class Runner:
     def stop(self, why: str = "stop"):
         "End the call and the process, from any thread."
         self.why = self.why or why
-        if self.job: self.job.request_stop(why)
+        if self.job: self.job.request_stop("parent", why)
         self.calls.put(None)
         self.wake.set()
         if self.key and not self.gentle: self._interrupt()

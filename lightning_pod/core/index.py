@@ -260,8 +260,8 @@ def remove_jobs(jobs: Sequence[Job], force: bool = False,  # stop first what is 
     for j in found:
         if not force and (j.status not in (*ENDED, "created") or j.status == "damaged" and not _free(j)):
             raise PodError(f"{'run' if j.path.parent.name == 'runs' else _kind_of(j.path)} {j.id} is {'running' if j.status == 'damaged' else j.status}: stop it first (pod stop {j.id}), or remove it with --force, which does so")
-    for j in found: j.stop(wait=False, why="it is being removed")
-    for j in found: j.stop(why="it is being removed")
+    for j in found: j.stop(wait=False, note="it is being removed")
+    for j in found: j.stop(note="it is being removed")
     ids, homes = [j.id for j in found], {j.path.parent for j in found}
     notes = [f"{', '.join(users)} names {'run ' * (j.path.parent.name == 'runs')}{j.id}, which is gone now" for j in found
              if (users := [u for u in dependents(j, workspace(_above(j.path.parent))) if u.split()[-1] not in ids])]

@@ -284,7 +284,7 @@ class TrainPanel(w.VBox):
     def _start(self, config: FitConfig): self.refresh(select=start_fit(config, self.where).id)
 
     def _stop(self):
-        self.view.run.stop(wait=False, why="the stop button")
+        self.view.run.stop(wait=False, note="the stop button")
         self.tick()
 
     def _resume(self, run: Run): self.view.show(run.resume())

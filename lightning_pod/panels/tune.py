@@ -139,7 +139,7 @@ class TunePanel(w.VBox):
             return b
         def starter(text, check, start, name, **more): return Starter(look(text, name, **more), check, start, self.show_error, self.lock)
         self.start = starter("Start study", self.settings.asked, self._start, "pod-tune-start", button_style="primary").button
-        self.stop = button("Stop", lambda: self.view.study.stop(wait=False, why="the stop button"), "pod-tune-stop", tooltip="trials end at the next batch and are put back")
+        self.stop = button("Stop", lambda: self.view.study.stop(wait=False, note="the stop button"), "pod-tune-stop", tooltip="trials end at the next batch and are put back")
         self.resumes = starter("Resume", lambda: self.view.study, lambda study: study.resume(), "pod-tune-resume")
         self.go_on = self.resumes.button
         self.remove = button("Remove what is damaged", self._remove, "pod-tune-remove", tooltip="deletes the folder for good")

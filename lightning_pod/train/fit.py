@@ -213,7 +213,7 @@ class JobHooks(LoopState):
         if stop:
             after = "with a checkpoint" if place else "whose beginning it goes on from: the data don't say where in it they are (no state_dict)"
             self.ctx.message(f"stopped in epoch {trainer.current_epoch + 1} at step {trainer.global_step}, {after}")
-            raise JobStopped(self.ctx.why)
+            raise JobStopped(self.ctx.note)
 
     def _together(self, trainer, yes: bool) -> bool:
         "Whether any of the processes says yes."
@@ -263,7 +263,7 @@ class JobHooks(LoopState):
             self.ctx.message(f"no better {self.name} in {self.config.patience} epochs after epoch {self.best['epoch']}: it ends here")
         elif row["epoch"] < trainer.max_epochs and self._together(trainer, self.ctx.stopping):
             self.ctx.message(f"stopped after epoch {row['epoch']}, with a checkpoint")
-            raise JobStopped(self.ctx.why)
+            raise JobStopped(self.ctx.note)
 
     def _patience_is_over(self) -> bool:
         patience = self.config.patience
