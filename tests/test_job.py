@@ -232,9 +232,7 @@ def test_a_stubborn_job_is_killed_with_all_its_processes(workspace):
     metrics = event(job, "metrics")
     pids = [pid_of(job), metrics["child"], metrics["grandchild"]]
     assert all(map(alive, pids))
-    began = time.monotonic()
     assert job.stop(grace=1) == "stopped"
-    assert time.monotonic() - began < 10
     assert "killed" in job.info["message"]
     wait_for(lambda: not any(map(alive, pids)), 10, "the whole tree to end")
 

@@ -1,5 +1,6 @@
 """Which epoch is best, what ends a training, and what a training leaves alone."""
 
+import json
 import math
 import random
 import signal
@@ -200,3 +201,60 @@ def test_a_training_goes_back_to_its_last_good_checkpoint_where_asked(workspace)
     assert epoch_in(run) == 2 and all(torch.isfinite(p).all() for p in theirs.parameters())
     with pytest.raises(Diverged):
         fit(data, module(pl, val_loss=DOWN), epochs=4, on_nan="back", trainer={"callbacks": [Poison(9)]}, **QUICK)
+
+
+# ---- no name of a metric decides what it belongs to
+
+
+class Own(pl.LightningModule):
+    """Logs the names of `validates` in its validation, and those of `tests` in its test."""
+
+    def __init__(self, validates, tests):
+        super().__init__()
+        self.layer, self.names = torch.nn.Linear(64, 2), {"validation": validates, "test": tests}
+
+    def training_step(self, batch, i):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0].flatten(1)), batch[1])
+
+    def told(self, part: str, value: float):
+        for name in self.names[part]:
+            self.log(name, torch.tensor(value))
+
+    def validation_step(self, batch, i):
+        self.told("validation", 0.25 * (self.current_epoch + 1))
+
+    def test_step(self, batch, i):
+        self.told("test", 0.9)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+NAMES = {
+    "ours": (["valid_acc"], ["test_acc"]),
+    "a test without accuracy": (["val_loss"], ["test_loss"]),
+    "the same names in both": (["accuracy"], ["accuracy"]),
+    "names of the test in the validation": (["test_acc"], ["acc"]),
+    "nothing told of the test": (["val_f1"], []),
+    "names of the run's own columns": (["epoch", "kind", "val_f1"], ["epoch", "step", "t", "test_f1"]),
+}
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_what_is_of_the_test_is_told_by_the_event_and_not_by_a_name(workspace, form):
+    validates, tests = NAMES[form]
+    run = fit(ImageData(DATA), Own(validates, tests), epochs=2, **QUICK)
+    assert run.status == "done"
+    rows = run.metrics
+    assert list(rows.index) == [1, 2] == [r["epoch"] for r in run.history.rows]
+    shown = [n for n in validates if n not in ("epoch", "kind")]
+    assert [list(rows[n]) for n in shown] == [[0.25, 0.5]] * len(shown)
+    final = run.history.final
+    assert [round(v, 6) for v in final.values()] == [0.9] * len(tests)
+    best = run.history.rows[run.to_dict()["best_epoch"] - 1]
+    assert all(run.summary[n] == best[n] for n in shown) and final.items() <= run.summary.items()
+    # while it trains there is no result, and its newest epoch stands for it; the test is none
+    end = json.loads((run.path / "status.json").read_text())
+    (run.path / "status.json").write_text(json.dumps({**end, "state": "running", "result": None}))
+    assert [Run(run.path).to_dict()["metrics"][n] for n in shown] == [0.5] * len(shown)
+    assert "loss" in repr(run) or "acc" in repr(run) or "f1" in repr(run)

@@ -122,7 +122,7 @@ def check_value(owner: "Component", name: str, value):
         raise StateError(f"{what}. Name it _{name} to keep it to one process, or put it into a Payload inside of a Work's run") from None
 
 def fingerprint(value) -> tuple[int, int]:
-    "(size in bytes, hash) of a value as it travels."
+    "(size in bytes, hash) of a value as it travels; to be compared within one process."
     if isinstance(value, str): return len(value), hash(value)
     if isinstance(value, PLAIN): return 8, hash(value)
     try: data = marshal.dumps(value, 2)

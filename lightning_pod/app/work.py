@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .drive import Drive
-from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, dumps, encode, is_special, loads, private
+from .state import CONTAINERS, TYPES, Component, ConflictError, Dict, List, Reason, Stage, StateError, Status, as_role, dumps, encode, fingerprint, is_special, loads, private
 from ..core.config import PodError
 
 # %% ../../nbs/app/42_work.ipynb #929e0627
@@ -181,6 +181,7 @@ class Work(Component):
     def __getstate__(self) -> dict: return {k: v for k, v in self.__dict__.items() if k not in STAYS}
     def __setstate__(self, state: dict):
         self.__dict__.update(state)
+        self._pod_prints = {n: fingerprint(self.__dict__[n]) for n in self._pod_prints}  # a hash is of one process
         self._pod_begin()
 
     def _pod_inputs(self) -> dict[str, tuple[str, str]]:

@@ -28,7 +28,6 @@ from torch.optim.swa_utils import get_ema_avg_fn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from .config import PodError, unknown
-from .data import ImageData, as_float, spread
 from .job import find_job
 from .nets import build_encoder, check_net, encoder_parts, read_weights, set_weights
 
@@ -243,9 +242,9 @@ def running_statistics(net: nn.Module):
 STATISTICS_OF = 256  # images
 
 @torch.no_grad()
-def renew_statistics(model: LightningModule, batches):  # of images [B, C, H, W], float in 0..1
+def renew_statistics(model: nn.Module, batches):  # what it is called with, at least two images each; a Classifier: [B, C, H, W], float in 0..1
     "Give the batch norms that are trained the mean and the variance that they have over these batches with the weights of now."
-    norms = [m for m in batch_norms(model.encoder) if m.weight is None or m.weight.requires_grad]
+    norms = [m for m in batch_norms(model) if m.weight is None or m.weight.requires_grad]
     were = [m.momentum for m in norms]
     for m in norms: m.reset_running_stats(); m.momentum = None; m.train()  # None: the plain average of all batches
     try:
@@ -263,14 +262,11 @@ def on_train_epoch_end(self):
     if not sum(self.trainer.num_val_batches): self._renew_statistics()
 
 def _renew_statistics(self):
-    data = self.trainer.datamodule
-    if not isinstance(data, ImageData) or not batch_norms(self.encoder): return
-    train, was = torch.from_numpy(data.parts["train"]), self.training
-    batches = [part for part in train[spread(len(train), STATISTICS_OF)].split(data.batch_size) if len(part) > 1]
-    device, plugin = self.device, self.trainer.precision_plugin
-    images = (as_float(data.images.index_select(0, b).permute(0, 3, 1, 2).to(device)) for b in batches)
+    show, was = getattr(self.trainer.datamodule, "out_of_turn", None), self.training
+    if show is None or not batch_norms(self.encoder): return
     self.eval()
-    with plugin.val_step_context(): renew_statistics(self, images)
+    with self.trainer.precision_plugin.val_step_context():
+        renew_statistics(self, (x.to(self.device) for x in show(STATISTICS_OF)))
     self.train(was)
 
 for f in (on_validation_epoch_start, on_train_epoch_end, _renew_statistics): setattr(Classifier, f.__name__, f)

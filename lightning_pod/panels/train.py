@@ -20,7 +20,7 @@ from lightning_pod.panels.base import (
 )
 from ..train.progress import History, duration
 from ..train.runs import Run, field_comments, remove, start_fit
-from ..train.settings import CHOICES, MODELS, FitConfig
+from ..train.settings import CHOICES, MODELS, FitConfig, telling
 
 # %% ../../nbs/panels/52_train.ipynb #24335a61
 SUGGESTED = (*MODELS, "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "timm/convnext_atto")
@@ -213,6 +213,7 @@ class RunView(w.VBox):
             for k, label in (("valid_acc", "validation accuracy"), ("test_acc", "test accuracy"))
             if m.get(k) is not None
         )
+        shown = shown or " · ".join(f"{k} {m[k]:.4g}" for k in (*telling(m), *(n for n in m if n.startswith("test_"))) if m.get(k) is not None)
         took = f" · {duration(info['result'].get('seconds'))}" if info.get("result") else ""
         if peak := self.history.load.get("peak_memory_mb"): took += f" · {peak / 1000:.1f} GB of memory at most"
         why = f" · {info['message']}" if info["state"] == "stopped" and info.get("message") else ""

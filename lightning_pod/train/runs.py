@@ -23,8 +23,8 @@ from ..core.image import ImageError, ImageSpec, eight_bits
 from ..core.index import Index, disk_use, remove_jobs
 from ..core.job import STATES, EventReader, EventWriter, Job, Lease, damaged_end, find_job, is_mapping, is_number, is_text, job_folders, newest_events, sweep
 from ..core.sources import NAMES, UrlFiles, as_array, as_pixels, load
-from .progress import History, duration
-from .settings import OBJECT, FitConfig, better, logger_classes
+from .progress import History, duration, of_test
+from .settings import OBJECT, FitConfig, better, logger_classes, telling
 
 # %% ../../nbs/train/20_runs.ipynb #8380cc09
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Run(Job):
         for e in newest_events(self.path / "events.jsonl", "rewind", "system", "metrics", bad=bad):
             if e["kind"] == "rewind": limit = min(limit, e["step"])
             elif e["kind"] == "system": sample = sample or e
-            elif "test_acc" not in e and (e.get("step") or 0) <= limit: row = e; break
+            elif not of_test(e) and (e.get("step") or 0) <= limit: row = e; break
         return {k: v for k, v in (row or {}).items() if k not in ("t", "kind")}, sample or {}
 
     def model(self, net=None,  # the module, where the run was made with one of your own
@@ -271,9 +271,9 @@ class Run(Job):
         write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{k} {v:.4f}" for k, v in self.summary.items() if k in ("valid_acc", "test_acc") and v is not None
-        )
+        m = self.summary
+        names = [k for k in ("valid_acc", "test_acc") if k in m] or telling(m)
+        shown = ", ".join(f"{k} {m[k]:.4f}" for k in names if m[k] is not None)
         return f"Run({self.id}: {self.status}{', ' + shown if shown else ''}{f', {duration(self.seconds)}' if self.seconds else ''})"
 
 def _or(default, bad: list[str], f: Callable, *args):
@@ -778,14 +778,15 @@ def _whole_in_aim(repo, hash: str, run: Run) -> bool:
     h, there = run.history, AimRun(hash, repo=repo, read_only=True)
     steps = {m.name: m.last_step() for m in there.metrics()}  # Lightning counts them from 0
     wanted = {**({k: h.rows[-1]["step"] for k in _numbers(h.rows[-1])} if h.rows else {}), **dict.fromkeys(_numbers(h.final), 0)}
-    return bool(there.end_time) and all(steps.get(k, -1) >= s - 1 for k, s in wanted.items()) and set(run.tags) == set(there.tags)
+    def last(name: str) -> int: return steps.get(name, steps.get(name.removeprefix("test_").removesuffix("_"), -1))  # a tracker has the module's own names
+    return bool(there.end_time) and all(last(k) >= s - 1 for k, s in wanted.items()) and set(run.tags) == set(there.tags)
 
 def _track_again(repo, hash: str, run: Run):
     "Log a run to Aim from its events."
     from aim import Run as AimRun
     h, info, at = run.history, run.info, {}
     for e in run.events():
-        if e["kind"] == "metrics": at["test" if "test_acc" in e else e["step"]] = e
+        if e["kind"] == "metrics": at["test" if of_test(e) else e["step"]] = e
     with repo.structured_db as db: db.create_run(hash, datetime.fromtimestamp(info["created"], UTC).replace(tzinfo=None))
     there = AimRun(hash, repo=repo, log_system_params=False, capture_terminal_logs=False, system_tracking_interval=None)
     there.name, there.experiment = run.id, str(run.config.get("data"))
