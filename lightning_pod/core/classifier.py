@@ -242,7 +242,7 @@ def running_statistics(net: nn.Module):
 STATISTICS_OF = 256  # images
 
 @torch.no_grad()
-def renew_statistics(model: nn.Module, batches):  # what it is called with, at least two images each; a Classifier: [B, C, H, W], float in 0..1
+def renew_statistics(model: nn.Module, batches):  # what it is called with; a Classifier: [B, C, H, W], float in 0..1
     "Give the batch norms that are trained the mean and the variance that they have over these batches with the weights of now."
     norms = [m for m in batch_norms(model) if m.weight is None or m.weight.requires_grad]
     were = [m.momentum for m in norms]

@@ -705,7 +705,7 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, Any]:
 # %% ../../nbs/train/21_fit.ipynb #2938c8e0
 def one_form(name: str,  # one of `OF_DATA`
              value):  # a list, an array, a path …
-    "A setting of the data in the form in which two of them are equal if they mean the same. Raises `PodError` for a depth that can't be."
+    "A setting of the data in a form that is equal for what means the same. Raises `PodError` for a depth that can't be."
     if name == "depth": return value if value == "auto" else check_depth(value)
     if name == "augment": return str(value or "none")  # an Augment's text makes it again
     if name == "root": return value and str(Path(value).expanduser().absolute())
