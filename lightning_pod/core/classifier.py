@@ -415,6 +415,7 @@ def _look_through_old(f, size: int):
         f.seek(many * _BYTES.get(kind.removesuffix("Storage"), 1), 1)
     if f.tell() > size: raise ValueError("it ends too early")
 
+# %% ../../nbs/core/08_classifier.ipynb #22ddbc48
 def damage_in(file: str | os.PathLike) -> str | None:
     "What is broken in the file of a checkpoint; None where it is whole, whoever wrote it. Runs nothing of it."
     with open(file, "rb") as f:
