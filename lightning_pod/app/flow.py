@@ -193,13 +193,13 @@ class Journal:
         self._rewrite()
 
     def _read(self, text: bytes):
-        "Take over what a journal says. Raises `PodError`, and leaves the file as it is, where that isn't what an app wrote."
+        "Take over what a journal says. Raises `PodError`, and leaves the file, where an app didn't write that."
         *lines, _ = text.split(b"\n")  # what follows the last whole line is half
         for n, line in enumerate(lines, 1):
             try: self._merge(_record_of(line))
             except ValueError as e:
-                remedy = "put back a copy of it, delete the line to go on without what it said, or begin anew with pod run"
-                raise PodError(f"the app's journal '{self.path}' is damaged in line {n} ({e}), so the app can't go on: {remedy}") from None
+                remedy = "delete the line to go on without what it said"
+                raise damaged_journal(self.path, e, f" in line {n}", remedy) from None
         if not signed(self.path, text): return
         try: self._sign_again()
         except ValueError as e: raise damaged_journal(self.path, e) from None
@@ -240,9 +240,11 @@ class Journal:
 def _record_of(line: bytes) -> dict[str, dict[str, dict]]:
     "What a line of a journal says. Raises `ValueError` where it is none."
     record = json.loads(line.decode())
-    if not isinstance(record, dict) or record.keys() - set(Journal.PARTS): raise ValueError(f"expected any of {', '.join(Journal.PARTS)}")
+    if not isinstance(record, dict) or record.keys() - set(Journal.PARTS):
+        raise ValueError(f"expected any of {', '.join(Journal.PARTS)}")
     for part, of in record.items():
-        if not isinstance(of, dict) or not all(isinstance(v, dict) for v in of.values()): raise ValueError(f"{part}: expected values by component")
+        if not isinstance(of, dict) or not all(isinstance(v, dict) for v in of.values()):
+            raise ValueError(f"{part}: expected values by component")
     return record
 
 def _sealed_again(text) -> str:

@@ -151,8 +151,9 @@ def exact(value):
     except (ValueError, SyntaxError): return value  # NaN has no literal
     return {"type": "__literal__", "text": text}
 
-def damaged_journal(where: str | os.PathLike, why) -> PodError:
-    return PodError(f"the app's journal '{where}' is damaged ({why}), so the app can't go on: put back a copy of it, or begin anew with pod run")
+def damaged_journal(where: str | os.PathLike, why, line: str = "", remedy: str = "") -> PodError:
+    ways = ", ".join(filter(None, ["put back a copy of it", remedy, "or begin anew with pod run"]))
+    return PodError(f"the app's journal '{where}' is damaged{line} ({why}), so the app can't go on: {ways}")
 
 def recall(value, owner: str = "", where: str | os.PathLike = "the journal"):
     "The opposite of `exact`. A pickle is only read where this user wrote it."
@@ -160,7 +161,8 @@ def recall(value, owner: str = "", where: str | os.PathLike = "the journal"):
     try:
         if kind == "__literal__": return ast.literal_eval(value["text"])
         sealed = value["data"] if kind == "__pickle__" else None
-    except (KeyError, SyntaxError, ValueError) as e: raise damaged_journal(where, f"{owner}: {value!r:.60} can't be read back: {e}") from None
+    except (KeyError, SyntaxError, ValueError) as e:
+        raise damaged_journal(where, f"{owner}: {value!r:.60} can't be read back: {e}") from None
     return decode(value, owner) if sealed is None else loads(unseal(sealed, where))
 
 # %% ../../nbs/app/40_state.ipynb #e37ea312
@@ -290,7 +292,7 @@ class Component(_Node, metaclass=_Closing):
 _SCALARS = frozenset((int, float, bool, type(None)))
 
 class face:
-    "A public name for an attribute of the runtime's, to be read; a program that sets an attribute of this name has it for itself."
+    "A public name for an attribute of the runtime's, to be read; a program may set an attribute of this name."
     def __init__(self, name: str, doc: str): self.name, self.__doc__ = name, doc
     def __get__(self, component, cls=None): return self if component is None else getattr(component, self.name)
 

@@ -242,7 +242,7 @@ def running_statistics(net: nn.Module):
 STATISTICS_OF = 256  # images
 
 @torch.no_grad()
-def renew_statistics(model: nn.Module, batches):  # what it is called with, at least two images each; a Classifier: [B, C, H, W], float in 0..1
+def renew_statistics(model: nn.Module, batches):  # what it is called with; a Classifier: [B, C, H, W], float in 0..1
     "Give the batch norms that are trained the mean and the variance that they have over these batches with the weights of now."
     norms = [m for m in batch_norms(model) if m.weight is None or m.weight.requires_grad]
     were = [m.momentum for m in norms]
@@ -381,14 +381,18 @@ class Nothing(metaclass=_Inert):
 
 class DryUnpickler(pickle.Unpickler):
     "Goes through a pickle and runs nothing of it; `storages` tells how large which of torch's are."
-    def __init__(self, file): super().__init__(file); self.storages: dict[str, tuple[str, int]] = {}  # by key: the kind, how many numbers
-    def find_class(self, module: str, name: str): return name if module == "torch" and name.endswith("Storage") else Nothing
+    def __init__(self, file):
+        super().__init__(file)
+        self.storages: dict[str, tuple[str, int]] = {}  # by key: the kind, how many numbers
+    def find_class(self, module: str, name: str):
+        return name if module == "torch" and name.endswith("Storage") else Nothing
     def persistent_load(self, id):
         if isinstance(id, tuple) and len(id) > 4 and id[0] == "storage": self.storages[id[2]] = id[1], id[4]
         return Nothing
 
 # %% ../../nbs/core/08_classifier.ipynb #399aa66e
-_BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16}
+_BYTES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1,
+          "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16}
 _MAGIC = 0x1950A86A20F9469CFC6C  # what torch's older format begins with
 
 def _look_through_zip(file):
@@ -407,10 +411,11 @@ def _look_through_old(f, size: int):
     (dry := DryUnpickler(f)).load()
     for key in DryUnpickler(f).load():
         kind, many = dry.storages[key]
-        if int.from_bytes(f.read(8), "little") != many: raise ValueError(f"its weights '{key}' aren't where they were expected")
+        if int.from_bytes(f.read(8), "little") != many: raise ValueError(f"its weights '{key}' aren't in their place")
         f.seek(many * _BYTES.get(kind.removesuffix("Storage"), 1), 1)
     if f.tell() > size: raise ValueError("it ends too early")
 
+# %% ../../nbs/core/08_classifier.ipynb #22ddbc48
 def damage_in(file: str | os.PathLike) -> str | None:
     "What is broken in the file of a checkpoint; None where it is whole, whoever wrote it. Runs nothing of it."
     with open(file, "rb") as f:
@@ -418,7 +423,8 @@ def damage_in(file: str | os.PathLike) -> str | None:
         f.seek(0)
         try: _look_through_zip(f) if head == b"PK\x03\x04" else _look_through_old(f, os.fstat(f.fileno()).st_size)
         except EOFError: return "it ends too early"
-        except Exception as e: return str(e).splitlines()[0] if str(e) else type(e).__name__  # a broken pickle raises anything
+        except Exception as e:  # a broken pickle raises anything
+            return str(e).splitlines()[0] if str(e) else type(e).__name__
     return None
 
 # %% ../../nbs/core/08_classifier.ipynb #e32b92d5
@@ -426,7 +432,7 @@ def unreadable_checkpoint(file: str | os.PathLike, why: str) -> PodError:
     return PodError(f"'{file}' can't be read: it is damaged, or no checkpoint ({why})")
 
 def read_checkpoint(file: str | os.PathLike) -> dict:
-    "A checkpoint, read without running code that it may hold. Raises `PodError` for a damaged one, and for one with objects in it."
+    "A checkpoint, read without running what it may hold. Raises `PodError` for a damaged one, or one with objects."
     if why := damage_in(file): raise unreadable_checkpoint(file, why)
     try: return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError: pass

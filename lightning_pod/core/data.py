@@ -218,8 +218,8 @@ class ImageData(LightningDataModule):
         x = self.images.index_select(0, train[spread(len(train), 1000)])
         return float((x == x[..., :1]).flatten(1).all(1).float().mean())
 
-    def out_of_turn(self, most: int) -> Iterator[Tensor]:  # batches of at least two images [B, C, H, W], float in 0..1, not augmented
-        "Up to `most` training images from all over, which are not a part of any epoch."
+    def out_of_turn(self, most: int) -> Iterator[Tensor]:  # [B, C, H, W] float in 0..1, B at least 2
+        "Up to `most` training images from all over, not augmented, which are not a part of any epoch."
         train = torch.from_numpy(self.setup().parts["train"])
         for part in train[spread(len(train), most)].split(self.batch_size):
             if len(part) > 1: yield as_float(self.images.index_select(0, part).permute(0, 3, 1, 2))

@@ -82,13 +82,14 @@ KEPT, GONE_S = 8, 3600  # signatures of one file; seconds for which one of a fil
 def kept_lines(lines: list[str],  # of a file of signatures, oldest first
                there: Callable[[str], bool],  # whether there is a file of this name
                now: float) -> list[str]:
-    "Those that are worth keeping. Lines without a name, as earlier versions wrote them, count as one file's that is there."
+    "Those that are worth keeping. Lines without a name, as earlier versions wrote them, count as one file's."
     kept, count = [], Counter()
     for line in reversed(lines):
         _, when, name = [*line.split(" "), "", ""][:3]
         young = when.isdigit() and now - int(when) < GONE_S
         count[name] += 1
-        if count[name] <= (KEPT if name else 8 * KEPT) and (young or not name or there(unquote(name))): kept.append(line)
+        if count[name] > (KEPT if name else 8 * KEPT): continue
+        if young or not name or there(unquote(name)): kept.append(line)
     return kept[::-1]
 
 # %% ../../nbs/core/14_trust.ipynb #ab831d0a
@@ -164,7 +165,9 @@ def unseal(text: str, where: str | os.PathLike,  # the file that it was read in,
     import base64
     body, _, mark = str(text).partition(".")
     try: data = base64.b64decode(body, validate=True)
-    except ValueError as e: raise PodError(f"'{where}' is damaged: {str(text)[:40]!r} in it is no sealed text ({e}). Put back a copy of it, or begin anew") from None
+    except ValueError as e:
+        why = f"{str(text)[:40]!r} in it is no sealed text ({e})"
+        raise PodError(f"'{where}' is damaged: {why}. Put back a copy of it, or begin anew") from None
     if not hmac.compare_digest(mark.encode(), signature(data).encode()): raise Untrusted(where)
     return data
 

@@ -48,7 +48,8 @@ def run_charts(rows: list[dict],  # metrics of each epoch
     "Loss and accuracy of a run, and what it took of the machine, for `Curves`."
     per_epoch = total / max(1, epochs) or 1
     points = thinned(points)
-    def series(name): return {"name": name, "color": BLUE if name.startswith("train") else ORANGE, "x": [r["epoch"] for r in rows if name in r], "y": [r[name] for r in rows if name in r]}
+    def series(name): return {"name": name, "color": BLUE if name.startswith("train") else ORANGE} | {
+        "x": [r["epoch"] for r in rows if name in r], "y": [r[name] for r in rows if name in r]}
     running = {
         "name": "running",
         "color": BLUE,
@@ -161,7 +162,7 @@ def style() -> w.HTML:
 def error_html(text: str) -> str: return f'<div class="pod-error" role="alert">{html.escape(text)}</div>' if text else ""
 def warning_html(text: str) -> str: return f'<div class="pod-warning">{html.escape(text)}</div>' if text else ""
 def heading(text: str) -> w.HTML: return w.HTML(f'<h3 class="pod-h">{html.escape(text)}</h3>')
-def hint(text: str) -> w.HTML: return w.HTML(f'<div class="pod-hint">{html.escape(text)}</div>')
+def hint(text: str, **more) -> w.HTML: return w.HTML(f'<div class="pod-hint">{html.escape(text)}</div>', **more)
 
 def picture(a: np.ndarray,  # [H, W, C] uint8
             alt: str = "") -> str:

@@ -25,8 +25,10 @@ from ..train.settings import CHOICES, MODELS, FitConfig, telling
 # %% ../../nbs/panels/52_train.ipynb #24335a61
 SUGGESTED = (*MODELS, "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "timm/convnext_atto")
 MORE = {
-    "pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate", "ema": "Average the weights", "balance": "Balance", "tta": "Test views",
-    "depth": "Depth", "group": "Groups", "on_bad": "Damaged files", "monitor": "Monitor", "mode": "Better is", "patience": "Patience", "on_nan": "When NaN", "compile": "Compile the net",
+    "pretrained": "Pre-trained", "finetune": "Fine-tuning", "optimizer": "Optimizer", "find_lr": "Find learning rate",
+    "ema": "Average the weights", "balance": "Balance", "tta": "Test views", "depth": "Depth", "group": "Groups",
+    "on_bad": "Damaged files", "monitor": "Monitor", "mode": "Better is", "patience": "Patience", "on_nan": "When NaN",
+    "compile": "Compile the net",
 }
 HINTS = {
     "pretrained": "default: those that come with the model; or a run; empty: none",
@@ -39,10 +41,12 @@ HINTS = {
 _SEARCHED = "seldom worth a change by hand: a study in the Tune tab searches it"
 _OF_MACHINE = "of the machine, not of a training: pod fit takes it"
 LEFT_OUT = {
-    "task": "a pre-training has metrics of its own: pod fit --task pretrain", "layer_decay": _SEARCHED, "weight_decay": _SEARCHED, "label_smoothing": _SEARCHED,
-    "valid": "the share that is usual; pod fit takes another", "test": "the share that is usual; pod fit takes another",
-    "memory_gb": _OF_MACHINE, "root": _OF_MACHINE, "download": _OF_MACHINE, "checkpoint_minutes": _OF_MACHINE, "loggers": _OF_MACHINE,
-    "trainer": "has no end: pod fit takes any argument of Lightning's Trainer", "title": "runs are named by data, model and epochs, and are tagged",
+    "task": "a pre-training has metrics of its own: pod fit --task pretrain",
+    **dict.fromkeys(("layer_decay", "weight_decay", "label_smoothing"), _SEARCHED),
+    **dict.fromkeys(("valid", "test"), "the share that is usual; pod fit takes another"),
+    **dict.fromkeys(("memory_gb", "root", "download", "checkpoint_minutes", "loggers"), _OF_MACHINE),
+    "trainer": "has no end: pod fit takes any argument of Lightning's Trainer",
+    "title": "runs are named by data, model and epochs, and are tagged",
 }
 
 class Settings(w.VBox):
@@ -50,7 +54,8 @@ class Settings(w.VBox):
     def __init__(self, where: Workspace):
         d, wide = FitConfig(), {"layout": w.Layout(width="310px"), "style": {"description_width": "96px"}}
         narrow = {**wide, "layout": w.Layout(width="auto")}  # in the folded part
-        self.where = where
+        self.where, shared = where, w.Layout()
+        def note(text: str) -> w.HTML: return hint(text, layout=shared)
         self.data = w.Combobox(
             value=d.data,
             options=list(NAMES),
@@ -90,11 +95,11 @@ class Settings(w.VBox):
         told, known = field_comments(FitConfig), {f.name: f for f in fields(FitConfig)}
         self.kinds = {n: known[n].type.__name__ if isinstance(known[n].type, type) else str(known[n].type) for n in MORE if n in known}
         self.more = {n: field_widget(n, k, getattr(d, n), CHOICES.get(n, ()), MORE[n], told.get(n, ""), narrow["layout"]) for n, k in self.kinds.items()}
-        rows = [[x, *([hint(HINTS[n])] if n in HINTS else [])] for n, x in self.more.items()]
+        rows = [[x, *([note(HINTS[n])] if n in HINTS else [])] for n, x in self.more.items()]
         more = w.Accordion(
             [
                 w.VBox(
-                    [self.image_size, hint("pixels a side; 0: as the images are, at most 128"), self.augment, self.seed, *sum(rows, [])]
+                    [self.image_size, note("pixels a side; 0: as the images are, at most 128"), self.augment, self.seed, *sum(rows, [])]
                 )
             ],
             titles=["More settings"],
@@ -102,13 +107,13 @@ class Settings(w.VBox):
         super().__init__(
             [
                 self.data,
-                hint("a name such as digits or CIFAR10; a folder that holds one folder per class, or one packed; a table of paths and labels; store:NAME"),
+                note("a name such as digits or CIFAR10; a folder that holds one folder per class, or one packed; a table of paths and labels; store:NAME"),
                 self.model,
-                hint("podnet_n, podnet_s or podnet_m; a net of torchvision such as resnet18; or timm/NAME"),
+                note("podnet_n, podnet_s or podnet_m; a net of torchvision such as resnet18; or timm/NAME"),
                 self.epochs,
                 self.batch_size,
                 self.lr,
-                hint(f"the highest of its cycle, per step; {d.lr:g} is a good start"),
+                note(f"the highest of its cycle, per step; {d.lr:g} is a good start"),
                 more,
             ]
         )
@@ -213,7 +218,8 @@ class RunView(w.VBox):
             for k, label in (("valid_acc", "validation accuracy"), ("test_acc", "test accuracy"))
             if m.get(k) is not None
         )
-        shown = shown or " · ".join(f"{k} {m[k]:.4g}" for k in (*telling(m), *(n for n in m if n.startswith("test_"))) if m.get(k) is not None)
+        names = [] if shown else [*telling(m), *(n for n in m if n.startswith("test_"))]
+        shown = shown or " · ".join(f"{k} {m[k]:.4g}" for k in names if m[k] is not None)
         took = f" · {duration(info['result'].get('seconds'))}" if info.get("result") else ""
         if peak := self.history.load.get("peak_memory_mb"): took += f" · {peak / 1000:.1f} GB of memory at most"
         why = f" · {info['message']}" if info["state"] == "stopped" and info.get("message") else ""

@@ -379,13 +379,15 @@ def auto_choices(c: FitConfig, data, model,  # a DataModule; a LightningModule, 
                 ) -> dict:  # augment: a text; tta
     "What \"auto\" stands for in a training: the augmentation, and the views of a test image."
     ours = isinstance(data, ImageData)
-    augment = getattr(data, "augmentation", None) if version is None or not ours else make_augment(data.augment, data.items.glyphs, version)
+    augment = getattr(data, "augmentation", None)
+    if ours and version: augment = make_augment(data.augment, data.items.glyphs, version)
     asked = model.hparams.tta if isinstance(model, Classifier) else c.tta
     out = {"tta": auto_tta(augment) if asked == "auto" else asked}
     if not ours: return out
     if c.task == "pretrain" and model is None or isinstance(model, Pretrainer):
         asked = model.hparams.augment if model is not None else "auto"
-        augment = view_augment(data.items.glyphs, data.channels) if asked == "auto" else make_augment(asked, data.items.glyphs)
+        if asked == "auto": augment = view_augment(data.items.glyphs, data.channels)
+        else: augment = make_augment(asked, data.items.glyphs)
     return {**out, "augment": str(augment)}
 
 # %% ../../nbs/train/21_fit.ipynb #c8544ed4
@@ -396,7 +398,8 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
     version = None if not was or "colourless" in read_json(run.path / "splits.json", {"colourless": 0}) else 1
     now |= {k: v for k, v in auto_choices(c, data, model, version).items() if k not in was}
     if was and "augment" in now and "auto" in str(data.augment):
-        ctx.message(f"what augment={data.augment} stood for wasn't put down when the run began: it goes on with {now['augment']}, which it meant then")
+        told = f"what augment={data.augment} stood for wasn't put down when the run began"
+        ctx.message(f"{told}: it goes on with {now['augment']}, which it meant then")
     if now: ctx.emit("settled", **now)
     return was | now
 
@@ -409,7 +412,8 @@ def keep_to(settled: dict, data, model, ctx):
         if (text := settled["augment"]) != str(data.augmentation) and not isinstance(model, Pretrainer):
             ctx.message(f"augment={text}, as it began (by now it would be {data.augmentation})")
             data.augmentation = make_augment(text, data.items.glyphs)
-    if isinstance(model, Pretrainer) and model.hparams.augment == "auto" and "augment" in settled: model.hparams.augment = settled["augment"]
+    if isinstance(model, Pretrainer) and model.hparams.augment == "auto":
+        model.hparams.augment = settled.get("augment", "auto")
     if isinstance(model, Classifier) and model.hparams.tta == "auto": model.hparams.tta = settled["tta"]
 
 # %% ../../nbs/train/21_fit.ipynb #6fa747d6
@@ -701,7 +705,7 @@ def _settle(data, model, settings: dict) -> tuple[FitConfig, Any]:
 # %% ../../nbs/train/21_fit.ipynb #2938c8e0
 def one_form(name: str,  # one of `OF_DATA`
              value):  # a list, an array, a path …
-    "A setting of the data in the form in which two of them are equal if they mean the same. Raises `PodError` for a depth that can't be."
+    "A setting of the data in a form that is equal for what means the same. Raises `PodError` for a depth that can't be."
     if name == "depth": return value if value == "auto" else check_depth(value)
     if name == "augment": return str(value or "none")  # an Augment's text makes it again
     if name == "root": return value and str(Path(value).expanduser().absolute())

@@ -83,7 +83,8 @@ class History:
         left = f" · {duration(p['left_s'])} left" if p.get("left_s") and p["done"] < p["total"] else ""
         if "epoch" not in p: return f"{p['done']:,} of {p['total']:,}{left}"
         last = self.rows[-1] if self.rows else {}
-        shown = {"train_loss": p.get("train_loss"), **{k: last[k] for k in telling(last) if k != "train_loss" and isinstance(last[k], (int, float))}}
+        shown = {k: last[k] for k in telling(last) if isinstance(last[k], (int, float))}
+        shown = {"train_loss": p.get("train_loss")} | {k: v for k, v in shown.items() if k != "train_loss"}
         text = f"epoch {p['epoch']}/{p.get('epochs', '?')} · {100 * p['done'] / max(1, p['total']):.0f} %"
         text += "".join(f" · {k} {v:.4f}" for k, v in shown.items() if v is not None)
         return text + left

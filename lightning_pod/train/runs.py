@@ -778,7 +778,7 @@ def _whole_in_aim(repo, hash: str, run: Run) -> bool:
     h, there = run.history, AimRun(hash, repo=repo, read_only=True)
     steps = {m.name: m.last_step() for m in there.metrics()}  # Lightning counts them from 0
     wanted = {**({k: h.rows[-1]["step"] for k in _numbers(h.rows[-1])} if h.rows else {}), **dict.fromkeys(_numbers(h.final), 0)}
-    def last(name: str) -> int: return steps.get(name, steps.get(name.removeprefix("test_").removesuffix("_"), -1))  # a tracker has the module's own names
+    def last(k): return steps.get(k, steps.get(k.removeprefix("test_").removesuffix("_"), -1))  # of its own name
     return bool(there.end_time) and all(last(k) >= s - 1 for k, s in wanted.items()) and set(run.tags) == set(there.tags)
 
 def _track_again(repo, hash: str, run: Run):

@@ -28,7 +28,7 @@ def better(name: str) -> int:
 
 # %% ../../nbs/train/18_settings.ipynb #61e0a3ac
 NO_METRICS = ("epoch", "step", "seconds", "lr")  # of the row of an epoch
-HELD_OUT = re.compile(r"(val|valid|validation|eval|dev|test)[_/.: -]", re.I)  # how metrics of a validation are called; the test's own are never among an epoch's
+HELD_OUT = re.compile(r"(val|valid|validation|eval|dev|test)[_/.: -]", re.I)  # metrics of an epoch's validation
 
 def monitor_of(names: Sequence[str],  # of the metrics that were logged
                monitor: str | None = None,  # what was asked for
