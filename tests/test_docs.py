@@ -96,7 +96,7 @@ def test_signatures_and_tables_of_parameters(pages):
 
 def test_outputs_are_there_and_hidden_cells_are_not(site, pages):
     text = (site / "core" / "05_augment.html").read_text(encoding="utf-8")
-    assert re.search(r'<img [^>]*src="(data:image/png|[^"]*\.png)', text)
+    assert re.search(r'<img [^>]*src="(data:image/(png|jpeg)|[^"]*\.(png|jpe?g))', text)
     assert "Run(2" in pages["train/21_fit.html"].text  # what a cell printed
     assert not any("nbdev_export" in page.text for name, page in pages.items())
     assert not any("#| export" in page.text for page in pages.values())
