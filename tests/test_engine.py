@@ -1,11 +1,14 @@
 """The training engine: the same again from a config, several processes, others' modules, memory, exact resumes."""
 
 import gc
+import inspect
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,12 +108,18 @@ def test_two_processes_stop_together_within_a_window_and_go_on(pod, workspace):
     out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and "Traceback" not in err and run.status == "stopped", err
     at = event(run, "progress")["done"]
-    assert not processes_in(workspace)
+    assert not processes_in(workspace) and "Traceback" not in (run.path / "rank1.txt").read_text()
     assert pod.json("resume", run.id)["status"] == "done"
     assert event(run, "rewind")["step"] >= at and len(run.metrics) == 8
     whole = load_run(pod.json("fit", *settings)["id"])
     assert same_weights(run, whole)
     assert curve(run).drop(columns="train_loss").equals(curve(whole).drop(columns="train_loss"))
+
+
+def test_a_process_that_is_not_the_first_knows_what_a_training_asks_of_its_context():
+    asked = set(re.findall(r"\bctx\.(\w+)", Path(inspect.getfile(fit)).read_text(encoding="utf-8")))
+    of_the_first = {"job", "listeners"}
+    assert [name for name in asked - of_the_first if not hasattr(Rank("run", {}, False), name)] == []
 
 
 def test_no_process_outlives_a_killed_training(pod, workspace):

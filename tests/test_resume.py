@@ -216,7 +216,7 @@ def without_text(run, grey: bool):
     """Take from a run what earlier versions didn't put down."""
     lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     for event in (e for e in lines if e["kind"] == "settled"):
-        del event["augment"], event["tta"]
+        del event["augment"], event["tta"], event["held_out"]
     (run.path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
     splits = json.loads((run.path / "splits.json").read_text())
     if not grey:
@@ -235,4 +235,5 @@ def test_a_run_of_before_goes_on_with_what_auto_meant_then(workspace, grey):
     without_text(run, grey)
     run = fit(colours(), resume=run, trainer={"callbacks": [Stops()]}, progress=False)
     assert same_weights(run, whole) and run.settled["augment"] == meant
+    assert run.settled["held_out"] == ["val", "valid", "validation", "eval"]
     assert f"wasn't put down when the run began: it goes on with {meant}, which it meant then" in run.log()

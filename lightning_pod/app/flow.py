@@ -415,7 +415,7 @@ class _State:
         if self._saved is None: return
         gone = ("_pod_url", "_pod_internal_ip", "_pod_public_ip")
         vars = {n: recall(v, c.name, self.journal.path) for n, v in self._saved["vars"].get(c.name, {}).items()
-                if n in c._pod_vars or (own := n if n.startswith("_pod") else f"_pod{n}") in c._pod_internal and own not in gone}
+                if n in c._pod_vars or (own := c._pod_own(n)) and own not in gone}
         calls = self._saved["calls"].get(c.name, {})
         if isinstance(c, Flow): return c.load_state_dict({"vars": vars, "calls": calls, "changes": {}}, {}, strict=False)
         c.set_state({"vars": vars, "calls": calls})

@@ -291,7 +291,7 @@ class LocalBackend(Backend):
         head = dict(again=again, generation=generation, sys_path=sys.path, main=config.get("file"), argv=config.get("argv") or [], compat=config.get("compat"))
         job = self.jobs.get(work.name)
         with _parent(self.app.folder):
-            if job is None or job.status == "done":
+            if job is None or job.status == "done" or not job.path.exists():
                 job = Job.create(workspace().jobs, "work", "lightning_pod.app.local:work_body", {"name": work.name, "app": str(self.app.folder), "cpu": work.cloud_compute.cpu}, f"{work.name} of {self.app.folder.name}")
             self.jobs[work.name] = job
             self.kept[work.name, generation] = []

@@ -276,10 +276,14 @@ class Component(_Node, metaclass=_Closing):
         for v in self._pod_vars:
             if hasattr(value := self.__dict__.get(v), "_pod_owned_by"): value._pod_owned_by(name)
 
+    def _pod_own(self, name: str) -> str | None:
+        "The runtime's own attribute that a state calls so, as Lightning and earlier versions do; None where it is the program's."
+        if name in self._pod_vars: return None
+        return next((own for own in (name, f"_pod{name}", f"_pod_{name}") if own in self._pod_internal), None)
+
     def set_state(self, state: dict):
         for n, v in state["vars"].items():
-            if n in self._pod_internal: self._pod_sync(n, decode(v, self.name))
-            elif f"_pod{n}" in self._pod_internal: self._pod_sync(f"_pod{n}", decode(v, self.name))
+            if own := self._pod_own(n): self._pod_sync(own, decode(v, self.name))
             elif n[0] != "_": setattr(self, n, decode(v, self.name))
         self._pod_calls.update(state.get("calls", {}))
         super().set_state(state)

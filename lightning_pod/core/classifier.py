@@ -15,6 +15,7 @@ __all__ = ['FINETUNE', 'TTA', 'OPTIMIZERS', 'HEAVIEST', 'STATISTICS_OF', 'orthog
 import copy, importlib, io, logging, math, os, pickle, types, warnings, zipfile
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -245,10 +246,13 @@ STATISTICS_OF = 256  # images
 def renew_statistics(model: nn.Module, batches):  # what it is called with; a Classifier: [B, C, H, W], float in 0..1
     "Give the batch norms that are trained the mean and the variance that they have over these batches with the weights of now."
     norms = [m for m in batch_norms(model) if m.weight is None or m.weight.requires_grad]
-    were = [m.momentum for m in norms]
+    were, batches = [m.momentum for m in norms], iter(batches)
+    if (first := next(batches, None)) is None:
+        warnings.warn("there are no batches to renew the statistics of the batch norms with: they stay as they are", stacklevel=2)
+        return
     for m in norms: m.reset_running_stats(); m.momentum = None; m.train()  # None: the plain average of all batches
     try:
-        for x in batches: model(x)
+        for x in chain([first], batches): model(x)
     finally:
         for m, momentum in zip(norms, were, strict=True): m.momentum = momentum; m.eval()
 

@@ -315,7 +315,8 @@ def respond_to_form(guard: Guard, headers: dict[str, str],
     sent = dict(parse_qsl(body.decode("latin-1")))
     known = {**vars(asked_of(guard, headers, "POST", "")), "opens": opens_window(headers)}
     asked = Asked(**{**known, "token": sent.get("token", ""), "in_form": True})
-    to = urlsplit(sent.get("to", guard.base))
+    try: to = urlsplit(sent.get("to", guard.base))
+    except ValueError: to = urlsplit(guard.base)
     return answer(guard, decide(guard, asked), asked, to.path, to.query)
 
 # %% ../../nbs/core/13_guard.ipynb #8415d6f5

@@ -85,7 +85,8 @@ def _why_not(source) -> str:
 
 def _too_many_pixels(source, error: Image.DecompressionBombError) -> ImageError:
     "What Pillow refuses before anything else is known of it."
-    pixels, most = re.search(r"(\d+) pixels\D+(\d+)", str(error)).groups()
+    if (m := re.search(r"(\d+) pixels\D+(\d+)", str(error))) is None: return ImageError(f"{_name(source)} is too large: {error}")
+    pixels, most = m.groups()
     held = f"{int(pixels) / 1e6:,.0f} million pixels, and images of more than {int(most) / 1e6:,.0f} million aren't opened"
     return ImageError(f"{_name(source)} has {held}: make it smaller first, or cut it into parts")
 

@@ -6,10 +6,10 @@
 __all__ = ['EVENT_FIELDS', 'NUMBERS', 'OPTIONAL', 'LONGEST', 'SETTLED', 'ENDED', 'STATES', 'WHY', 'INTERRUPTED', 'HEARTBEAT_S',
            'DEAD_AFTER_S', 'DEAD_ELSEWHERE_S', 'MOST', 'STATUS_FIELDS', 'TRUST', 'Lease', 'EventWriter', 'end_of_lines',
            'last_lines', 'is_number', 'is_text', 'is_names', 'is_mapping', 'event_of', 'EventReader', 'newest_events',
-           'damaged_end', 'state_of', 'check_why', 'stop_message', 'why_of', 'is_whole', 'is_time', 'is_yes_or_no',
-           'status_fault', 'JobView', 'is_elsewhere', 'process_lives', 'this_process', 'new_id', 'sweep', 'Job',
-           'JobStopped', 'Context', 'end_unbegun', 'run_folder', 'job_folders', 'jobs', 'find_job', 'count_body',
-           'stubborn_body']
+           'damaged_end', 'state_of', 'check_why', 'stop_message', 'why_in', 'why_of', 'is_whole', 'is_time',
+           'is_yes_or_no', 'status_fault', 'JobView', 'is_elsewhere', 'process_lives', 'this_process', 'new_id',
+           'sweep', 'Job', 'JobStopped', 'Context', 'end_unbegun', 'run_folder', 'job_folders', 'jobs', 'find_job',
+           'count_body', 'stubborn_body']
 
 # %% ../../nbs/core/02_job.ipynb #6645c86e
 import contextlib, fcntl, json, math, os, re, secrets, shutil, signal, socket, struct, subprocess, sys, threading, time, traceback
@@ -283,15 +283,18 @@ _SENTENCES = {  # of the statuses that have no code
     "pruned": r"pruned|asked to: its study pruned it",
     "parent": r"asked to: (its study (stops|has ended)|\w+ \S+ ended$|its app is gone)",
     "signal": r"interrupted \(Ctrl-C\)|asked to: (terminated by a signal|its terminal was closed)",
-    "killed": "killed",
+    "killed": "killed: it did not end",
 }
+
+def why_in(said: str) -> str:
+    "The code that a sentence stands for; a sentence of nobody known is a user's."
+    return next((code for code, words in _SENTENCES.items() if re.match(words, said)), "user")
 
 def why_of(info: dict) -> str | None:
     "The code in a status; of one that was killed without a word `killed`, of one that is done or goes on None."
     if info["state"] in ("died", "failed"): return "killed" if info["state"] == "died" else "error"
     if info["state"] != "stopped": return None
-    said = info.get("message") or ""
-    return info.get("why") or next((code for code, words in _SENTENCES.items() if re.match(words, said)), "user")
+    return info.get("why") or why_in(info.get("message") or "")
 
 # %% ../../nbs/core/02_job.ipynb #19633df6
 HEARTBEAT_S = 1.0  # how often the holder touches its lock
@@ -802,7 +805,9 @@ class Context:
         try: said = read_json(self.path / "stop", {}, dict)
         except PodError: said = {}
         why = said.get("why")
-        return (why, str(said.get("note", ""))) if why in WHY else ("user", str(why or "stop"))
+        if why in WHY: return why, str(said.get("note", ""))
+        note = str(why or "stop")  # of an earlier version
+        return why_in(stop_message("user", note)), note
 
     def _tell_stopping(self):
         with self._guard:
@@ -845,9 +850,9 @@ class Context:
 # %% ../../nbs/core/02_job.ipynb #669bc2c5
 def end_unbegun(job: Job, error: Exception):
     "End a Job as failed that was started and could not begin: the reason goes into its status, events and log."
-    if job.lease.holder() is not None or not job.lease.acquire(): return
+    if job.lease.holder() is not None or job.status not in ("created", "starting") or not job.lease.acquire(): return
     try:
-        if job._said()["state"] in ENDED: return
+        if job.info["state"] in ENDED: return
         message = str(explain(error) or f"{type(error).__name__}: {error}")
         line = f"{datetime.now():%Y-%m-%d %H:%M:%S} failed: {message}\n"
         with open(job.path / "log.txt", "a", encoding="utf-8") as f: f.write(line)

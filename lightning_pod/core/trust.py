@@ -82,13 +82,13 @@ KEPT, GONE_S = 8, 3600  # signatures of one file; seconds for which one of a fil
 def kept_lines(lines: list[str],  # of a file of signatures, oldest first
                there: Callable[[str], bool],  # whether there is a file of this name
                now: float) -> list[str]:
-    "Those that are worth keeping. Lines without a name, as earlier versions wrote them, count as one file's."
+    "Those that are worth keeping. Lines without a name were written by earlier versions, and no more come: they stay."
     kept, count = [], Counter()
     for line in reversed(lines):
         _, when, name = [*line.split(" "), "", ""][:3]
         young = when.isdigit() and now - int(when) < GONE_S
         count[name] += 1
-        if count[name] > (KEPT if name else 8 * KEPT): continue
+        if name and count[name] > KEPT: continue
         if young or not name or there(unquote(name)): kept.append(line)
     return kept[::-1]
 

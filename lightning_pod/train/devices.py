@@ -91,7 +91,7 @@ def _processor() -> str:
 # %% ../../nbs/train/17_devices.ipynb #62d73ab4
 class Rank:
     "What a process of a training is told instead of a Context, where it isn't the first one: it writes nothing."
-    stopping, why = False, None
+    stopping, why, note = False, None, ""
 
     def __init__(self, path: Path, config: dict, resumed: bool): self.path, self.config, self.resumed = Path(path), config, resumed
     def emit(self, kind: str, **fields): pass

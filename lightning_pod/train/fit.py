@@ -44,6 +44,8 @@ from .progress import ProgressLine, sampled
 from .runs import Run, environment, load_run, make_loggers, tracker_of
 from lightning_pod.train.settings import (
     HELD_OUT,
+    HELD_OUT_BEFORE,
+    is_held_out,
     NO_METRICS,
     OBJECT,
     OF_DATA,
@@ -166,7 +168,7 @@ class JobHooks(LoopState):
     def decides(self) -> tuple[str | None, str]:
         "The metric by which an epoch is best, and which way, by all that was logged so far."
         names = dict.fromkeys(k for row in self.history.rows for k in row)
-        return monitor_of(names, self.config.monitor, self.config.mode)
+        return monitor_of(names, self.config.monitor, self.config.mode, self.run.settled.get("held_out", HELD_OUT))
 
     @property
     def best(self) -> dict:
@@ -304,7 +306,7 @@ def decision_words(name: str | None, mode: str, row: dict, asked: str | None, va
     logged = ", ".join(k for k in row if k not in NO_METRICS and k != name)
     if name is None: return f"no metric decides which epoch is best, so the newest is{f': name one of {logged} with monitor=' if logged else ': none is logged'}", True
     words = f"{name} decides which epoch is best ({'more' if mode == 'max' else 'less'} is better)"
-    if asked or HELD_OUT.match(name): return words + (f"; monitor= would choose another: {logged}" if logged and not asked else ""), False
+    if asked or is_held_out(name): return words + (f"; monitor= would choose another: {logged}" if logged and not asked else ""), False
     care = validated and not asked
     return f"{words}: no metric of a validation is logged under a name that tells" + (f"; monitor= chooses another: {logged}" if logged else ""), care
 
@@ -395,6 +397,7 @@ def _settle_for(ctx, run: Run, c: FitConfig, data, model) -> dict:
     "What the config leaves open, as it was settled when the run began; what wasn't put down then is put down now."
     was = run.settled
     now = {} if was else _settle_now(ctx, run, c, data, model)
+    if "held_out" not in was: now["held_out"] = HELD_OUT_BEFORE if was else HELD_OUT
     version = None if not was or "colourless" in read_json(run.path / "splits.json", {"colourless": 0}) else 1
     now |= {k: v for k, v in auto_choices(c, data, model, version).items() if k not in was}
     if was and "augment" in now and "auto" in str(data.augment):

@@ -356,10 +356,11 @@ def gradient_x_activation(net: nn.Module, layer: nn.Module,  # called once by `n
         left.append(first)
         return (first.clone(), *out[1:]) if isinstance(out, tuple) else first.clone()  # what follows may work in place
     hook = layer.register_forward_hook(keep)
-    try: scores = net(x.detach().requires_grad_()).gather(1, targets[:, None])
-    finally: hook.remove()
-    gradient, = torch.autograd.grad(scores.sum(), left[0], allow_unused=True, materialize_grads=True)
-    return gradient * left[0]
+    with torch.enable_grad():
+        try: scores = net(x.detach().requires_grad_()).gather(1, targets[:, None])
+        finally: hook.remove()
+        gradient, = torch.autograd.grad(scores.sum(), left[0], allow_unused=True, materialize_grads=True)
+    return (gradient * left[0]).detach()
 
 # %% ../../nbs/train/24_probes.ipynb #f8c8c32a
 def _grid(shape: Sequence[int], h: int, w: int) -> Callable[[Tensor], Tensor] | None:
@@ -409,11 +410,11 @@ class Saliency:
         raise PodError(f"{type(self.net).__name__} has no layer on a grid over the image that its answer depends on: there is no map to show")
 
     def _raw(self, layer: nn.Module, grid: Callable, x: Tensor, targets: Tensor) -> Tensor:  # [B, h, w], signed
-        return grid(gradient_x_activation(self.net, layer, x, targets)).sum(1).detach()
+        return grid(gradient_x_activation(self.net, layer, x, targets)).sum(1)
 
     def coarse(self, x: Tensor, targets: Tensor) -> Tensor:  # [B, h, w], 0 or more
         "The maps in the places of the layer."
-        with torch.enable_grad(): return self._raw(self.layer, self.grid, x, targets).relu()
+        return self._raw(self.layer, self.grid, x, targets).relu()
 
     def __call__(self, x: Tensor, targets) -> np.ndarray:  # [B, H, W] in 0..1
         "The maps in the size of the images, each stretched to 1; all zero where nothing speaks for the class."

@@ -66,8 +66,9 @@ def in_depth(a: np.ndarray,  # an image or many
              depth: tuple[float, float] | None,  # of the run's `ImageSpec`
             ) -> np.ndarray:
     "Grey values as a run's own files were read: uint8, where its depth is for values such as these; else, and of colours, as they are."
-    if depth is None or a.dtype == np.uint8 or not a.size: return a
+    if depth is None or a.dtype in (np.uint8, bool) or not a.size: return a
     if a.ndim > 2 and (a.shape[-1] in (3, 4) or ((one or a.ndim == 4) and a.shape[-3] in (3, 4))): return a
+    if not np.isfinite(a).all(): raise PodError(f"an array of shape {list(a.shape)} holds NaN or infinite values, which are neither black nor white")
     shares = np.issubdtype(a.dtype, np.floating) and a.min() >= 0 and a.max() <= 1
     return a if shares and depth[1] > 1 else eight_bits(a, depth)
 
