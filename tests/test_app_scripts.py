@@ -143,7 +143,7 @@ def test_a_script_runs_unchanged(ran, script, mode):
 def test_a_trainer_in_a_script_reports(ran, mode):
     works, state = ran
     name = f"root.{mode}_lightning_cli_py"
-    training = state["vars"][name]["_training"]
+    training = state["vars"][name]["_pod_training"]
     assert (training["done"], training["total"], training["step"]) == (4, 4, 4)
     assert set(training["metrics"]) >= {"train_loss", "valid_loss"}
     assert training["best_model_path"].endswith(".ckpt") and os.path.exists(training["best_model_path"])
