@@ -140,7 +140,7 @@ def is_mapping(value) -> bool: return isinstance(value, dict)
 EVENT_FIELDS: dict[str, dict[str, Callable]] = {
     "progress": {"done": is_number, "total": is_number}, "preparing": {"done": is_number, "total": is_number},
     "rewind": {"step": is_number}, "message": {"text": is_text, "level": is_text}, "state": {"state": is_text},
-    "tracker": {"name": is_text}, "tag": {"names": is_names}, "untag": {"names": is_names},
+    "tracker": {"name": is_text}, "tag": {"names": is_names}, "untag": {"names": is_names}, "system": {"t": is_number},
 }
 NUMBERS = ("t", "step", "epoch", "epochs", "seconds", "left_s", "attempt", "train_loss", "valid_loss", "valid_acc", "test_loss", "test_acc")
 OPTIONAL = {**dict.fromkeys(NUMBERS, is_number), "packages": is_mapping, "git": is_mapping}  # of any kind: this, or none

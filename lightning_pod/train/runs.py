@@ -795,6 +795,6 @@ def _track_again(repo, hash: str, run: Run):
     for k, v in run.config.items():
         if v is not None: there.set(("hparams", k), str(v) if isinstance(v, dict) else v, strict=False)
     for row in [*(at[r["step"]] for r in h.rows), *([at["test"]] if h.final else [])]:
-        for k, v in _numbers(row).items(): there._tracker._track(float(v), row["t"], k, row["step"], row.get("epoch"))
+        for k, v in _numbers(row).items(): there._tracker._track(float(v), row.get("t") or info["changed"], k, row["step"], row.get("epoch"))
     there.close()
     repo.request_tree("meta", hash, read_only=False).subtree("meta").subtree("chunks").subtree(hash)["end_time"] = info.get("ended") or info["changed"]
