@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from lightning_pod import cli
@@ -330,7 +330,8 @@ def test_fuzz_events(folder, data):
 @FUZZ
 @given(status=st.one_of(BYTES, as_json(NEARLY), as_json(MAPPINGS)), lines=as_lines(EVENTS), tags=as_lines(EVENTS),
        config=st.one_of(BYTES, as_yaml(MAPPINGS), st.just(b"epochs: 3")), other=BYTES | as_json(MAPPINGS))
-@example(status=b'{"kind": "fit", "state": "damaged"}', lines=b'{"kind": "system"}\n{"kind": "system", "t": 1.5}\n', tags=b"", config=b"", other=b"")
+@example(status=b'{"kind": "fit", "state": "damaged"}', lines=b'{"kind": "system"}\n{"kind": "system", "t": 1.5}\n',
+         tags=b"", config=b"", other=b"")
 def test_fuzz_runs_and_other_jobs(folder, status, config, lines, tags, other):
     home = the_workspace(folder / "w")
     names = {"status.json": status, "config.yaml": config, "events.jsonl": lines, "tags.jsonl": tags,
