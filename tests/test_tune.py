@@ -166,7 +166,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(workspace):
     sampler = optuna.samplers.RandomSampler(seed=1)
     study = begin(nets, trials=2, epochs=2, sampler=sampler, constraints={"parameters": 10_000})
     assert ended(study)["counts"] == {"done": 1, "failed": 1}
-    assert "killed three times" in study.trials["why"][0]
+    assert "killed 3 times" in study.trials["why"][0]
     width = study.best_params["width"]
     assert study.best_trial == 1 and study.trials["width"][1] == width and "Small" in study.best_run.config["model"]
     assert study._row(study._trial(1))["metrics"]["parameters"] == 64 * width + width + 10 * width + 10 <= 10_000
